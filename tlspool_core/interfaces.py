@@ -1,0 +1,430 @@
+"""What a plugin can be: the typed interfaces between the pool and its plugins.
+
+Theory of operation
+-------------------
+A plugin registers objects through the hooks in `hookspecs`; from then on the pool calls these interfaces and no hook.  A security
+decision asks exactly the object that configuration or the kind of credential selects; an exception or time-out there means denied.
+
+Methods marked *may block* are called by the registry in a worker thread with a time limit, or awaited if they are `async def`.
+All others must return at once: they run on the event loop.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from enum import Enum, Flag, auto
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tlspool_core.identity import DoNAI
+from tlspool_core.tls.questions import HandshakeFacts
+from tlspool_core.tls.seams import (
+    CertificateEntry,
+    CertificateForm,
+    CipherSuite,
+    Credential,
+    HandshakeExtension,
+    KeyExchange,
+    PeerCredential,
+    SignatureScheme,
+)
+
+if TYPE_CHECKING:
+    import click
+
+API_VERSION = 1
+
+
+class Denied(Exception):
+    """A plugin refuses: the text goes to the application and the log, so it names who refused and why, without secrets."""
+
+
+class Role(Flag):
+    """The role in TLS in which a credential or trust record may be used."""
+
+    CLIENT = auto()
+    SERVER = auto()
+    BOTH = CLIENT | SERVER
+
+
+# --- configuration databases -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCredential:
+    """One credential of a local identity as the localid database holds it."""
+
+    identity: DoNAI
+    type: str  # name of the CredentialType
+    roles: Role
+    key_uri: str  # RFC 7512 URI of the private key; "" where the type has none
+    public: bytes  # meaning is the credential type's: chain, public key, verifier...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalIdentity:
+    """Everything stored for one DoNAI: its credentials in order of preference, and a validation expression ("" = none)."""
+
+    identity: DoNAI
+    credentials: tuple[LocalCredential, ...] = ()
+    expression: str = ""
+    # uids of applications that may use the identity; empty: any that reach the socket
+    allowed_uids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrustRecord:
+    """One value of the trust database."""
+
+    key: bytes  # authority key identifier, key id, fingerprint, pin, or a plugin's own key with a prefix "name:"
+    type: str  # name of the CredentialType it is for
+    roles: Role = Role.BOTH
+    pinned: bool = False
+    revoked: bool = False
+    expression: str = ""
+    blob: bytes = b""  # anchor, parameters, revocation list: the type's business
+
+
+class ConfigReader(Protocol):
+    """A consistent view of the three databases."""
+
+    def localid(self, identity: DoNAI) -> LocalIdentity | None: ...
+    def localids(self) -> Iterator[LocalIdentity]: ...
+    def disclose(self, selector: str) -> tuple[DoNAI, ...] | None: ...
+    def disclosures(self) -> Iterator[tuple[str, tuple[DoNAI, ...]]]: ...
+    def trust(self, key: bytes) -> tuple[TrustRecord, ...]: ...
+    def trusts(self, type: str | None = None) -> Iterator[TrustRecord]: ...
+
+
+class ConfigWriter(ConfigReader, Protocol):
+    """A write transaction: all or nothing, committed when its context ends without exception."""
+
+    def put_localid(self, entry: LocalIdentity) -> None: ...
+    def delete_localid(self, identity: DoNAI) -> bool: ...
+    def put_disclose(self, selector: str, identities: Sequence[DoNAI]) -> None: ...
+    def delete_disclose(self, selector: str) -> bool: ...
+    def put_trust(self, record: TrustRecord) -> None: ...
+    def delete_trust(self, key: bytes, type: str | None = None) -> int: ...
+
+
+class ConfigError(Exception):
+    """A database cannot be read or written; the text says which, why and what to do."""
+
+
+class ConfigBackend(ABC):
+    """Where localid, disclose and trust are kept. Reads are quick enough for the event loop; `write` may block."""
+
+    name: str
+
+    @abstractmethod
+    def open(self, settings: Mapping[str, Any], *, readonly: bool = False) -> None:
+        """Open with the plugin's configuration section. Raises ConfigError."""
+
+    @abstractmethod
+    def read(self) -> AbstractContextManager[ConfigReader]: ...
+
+    @abstractmethod
+    def write(self) -> AbstractContextManager[ConfigWriter]: ...
+
+    @abstractmethod
+    def generation(self) -> int:
+        """Changes whenever any database was changed by any process; lets callers keep what they derived from a read."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+# --- key stores --------------------------------------------------------------------------------------------------------------
+
+
+class KeyStoreError(Exception):
+    """The key store cannot do what was asked; the text names token, object and remedy, never a PIN."""
+
+
+class Key(Protocol):
+    """A handle on a private key in a key store. Never the key."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def public_key(self) -> bytes | None:
+        """DER SubjectPublicKeyInfo if the store knows it."""
+
+    @property
+    def signature_schemes(self) -> Sequence[int]:
+        """TLS SignatureScheme code points this key can make with the mechanisms that its token has, best first."""
+
+    async def sign(self, scheme: int, content: bytes) -> bytes:
+        """Signature in TLS's encoding (ECDSA as DER). Raises KeyStoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinRequest:
+    """A question for a PIN; answered with text, or None to give up."""
+
+    manufacturer: str
+    model: str
+    serial: str
+    label: str
+    attempt: int
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """One usable object as `tlspool token list` shows it."""
+
+    uri: str
+    kind: str  # "private-key", "certificate", "secret"
+    algorithm: str
+    label: str
+    signature_schemes: tuple[str, ...] = ()
+    note: str = ""
+
+
+class KeyStore(ABC):
+    """Holds private keys: finds them by URI, signs with them. All methods are coroutines on the pool's event loop."""
+
+    name: str
+    uri_schemes: tuple[str, ...]
+
+    @abstractmethod
+    async def start(self, settings: Mapping[str, Any], ask_pin: Callable[[PinRequest], Awaitable[str | None]]) -> None: ...
+
+    @abstractmethod
+    async def find(self, uri: str) -> Key:
+        """The one private key that the URI names. Raises KeyStoreError if there is none, more than one, or no login."""
+
+    @abstractmethod
+    async def read_secret(self, uri: str) -> bytes:
+        """Value of a secret or data object (a password kept on the token). Raises KeyStoreError."""
+
+    @abstractmethod
+    async def list(self) -> Sequence[KeyInfo]: ...
+
+    @abstractmethod
+    async def status(self) -> Mapping[str, Any]: ...
+
+    @abstractmethod
+    async def rescan(self) -> None:
+        """Look for tokens anew (SIGHUP, or a token that was inserted)."""
+
+    @abstractmethod
+    async def stop(self) -> None: ...
+
+
+# --- credentials -------------------------------------------------------------------------------------------------------------
+
+
+class Verdict(Enum):
+    """What became known of a predicate."""
+
+    STRICT = "strict"  # the upper-case form holds, and so does the lower-case one
+    LENIENT = "lenient"  # only the lower-case form holds
+    FALSE = "false"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerContext:
+    """All that a predicate may look at: the peer, what we want of it, and the state of the session."""
+
+    peer: PeerCredential | None
+    identities: tuple[DoNAI, ...]  # proven by the peer credential
+    own: Credential | None
+    local_identity: DoNAI | None
+    wanted: DoNAI | None  # the remote identity that the application asked for
+    domain_represents_user: bool
+    service: str
+    facts: HandshakeFacts
+    config: ConfigBackend
+    offered_role: str  # role of the peer: "client" or "server"
+    ignore_caches: bool = False
+    peer_address: str = ""
+    ip_protocol: int = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of a predicate, with a reason in words for the log and the application."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+class Predicate(ABC):
+    """Establishes one letter of the validation expressions."""
+
+    letter: str  # upper case
+    types: frozenset[str] | None = None  # names of credential types that it is for; None: any
+
+    @abstractmethod
+    def establish(self, context: PeerContext) -> Finding | Awaitable[Finding]:
+        """*May block*, or be `async def`. An exception counts as FALSE, and is logged as the plugin's."""
+
+    def cost(self) -> int:
+        """0: looks at what is here; 1: reads databases or computes; 2: asks the network. Cheap ones go first."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class EngineParts:
+    """What a credential type adds to the engine for all sessions (tables)."""
+
+    certificate_forms: tuple[CertificateForm, ...] = ()
+    cipher_suites: tuple[CipherSuite, ...] = ()
+    signature_schemes: tuple[SignatureScheme, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """What a credential type adds to the engine for one session (objects that remember)."""
+
+    key_exchanges: tuple[KeyExchange, ...] = ()
+    extensions: tuple[HandshakeExtension, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What a credential type may know when a session starts, before the first byte."""
+
+    role: str
+    service: str
+    local_identity: DoNAI | None
+    remote_identity: DoNAI | None
+    local_credentials: tuple[LocalCredential, ...]
+    config: ConfigBackend
+    read_secret: Callable[[str], bytes]  # blocking; only to be called from code that may block
+    ask_password: Callable[[str], str | None]  # blocking, likewise
+    peer_address: str = ""
+
+
+class CredentialType(ABC):
+    """A way to authenticate: X.509, OpenPGP, SRP, Kerberos, raw keys..."""
+
+    name: str
+    certificate_types: tuple[int, ...] = ()
+    engine_parts: EngineParts = EngineParts()
+
+    def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - optional to override
+        """Take the plugin's configuration section; called at start and on reload. Raise ValueError naming the key."""
+
+    @abstractmethod
+    async def load(self, local: LocalCredential, find_key: Callable[[str], Awaitable[Key]]) -> Credential | None:
+        """Make a credential ready for use, checking that key and public part belong together.
+
+        None if this type shows nothing in a Certificate message. The result is kept until the database's generation changes.
+        Raises Denied or KeyStoreError, naming what to mend.
+        """
+
+    async def sign(self, credential: Credential, scheme: int, content: bytes) -> bytes:
+        """Make the proof of possession with a credential that `load` made."""
+        raise NotImplementedError
+
+    def examine(self, certificate_type: int, entries: Sequence[CertificateEntry], config: ConfigBackend) -> PeerCredential:
+        """Parse what a peer showed; bounded in time. Raises a TlsError."""
+        raise NotImplementedError
+
+    def identities(self, peer: PeerCredential) -> tuple[DoNAI, ...]:
+        """Identities that the peer's credential names, most specific first; which one counts is for policy."""
+        raise NotImplementedError
+
+    def predicates(self) -> Iterable[Predicate]:
+        """Predicates for peers that show this type."""
+        return ()
+
+    def trust_keys(self, peer: PeerCredential) -> tuple[bytes, ...]:
+        """Keys of the trust database whose expressions apply to this peer."""
+        return ()
+
+    def certificate_authorities(self, config: ConfigBackend) -> Sequence[bytes]:
+        """DER names to put into a server's CertificateRequest; empty to say nothing."""
+        return ()
+
+    def describe(self, side: Credential | PeerCredential, field: str) -> str | None:
+        """Text for INFO queries: "subject", "issuer", "subjectaltname"; None: this type has no such thing."""
+        return None
+
+    def end_point_binding(self, side: Credential | PeerCredential) -> bytes | None:
+        """tls-server-end-point (RFC 5929 section 4.1) for the server's credential, None if undefined."""
+        return None
+
+    def begin(self, context: SessionContext) -> SessionParts:
+        """Called once per session before the handshake; must not block."""
+        return SessionParts()
+
+
+# --- authentication, authorisation, accounting ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AaaRequest:
+    """Who wants what: asked once the peer's identity is known, before the application gets plaintext."""
+
+    session_id: str
+    role: str
+    service: str
+    local_identity: DoNAI | None
+    remote_identity: DoNAI | None
+    credential_type: str
+    peer_address: str
+    local_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class AaaDecision:
+    """Permission, with limits. A refusal is raised as Denied."""
+
+    session_timeout: float | None = None  # seconds
+    idle_timeout: float | None = None
+    classes: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AccountingRecord:
+    """One accounting event, of an application or of the pool's own sessions."""
+
+    event: str  # "start", "interim", "stop"
+    record_id: str
+    kind: str
+    instance: str
+    local_identity: DoNAI
+    remote_identity: DoNAI
+    started: float  # seconds since the epoch
+    ended: float | None = None
+    count: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Aaa(ABC):
+    """Site rules on top of what the pool demands, and accounting."""
+
+    name: str
+
+    async def start(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - optional to override
+        """Open sockets and queues."""
+
+    @abstractmethod
+    async def authorize(self, request: AaaRequest) -> AaaDecision:
+        """Permit, or raise Denied. Any other exception, or a time-out, is a denial too."""
+
+    async def account(self, record: AccountingRecord) -> None:
+        """Take over responsibility for the record: once this returns, it must survive a restart. Raises Denied if not offered."""
+        raise Denied(f"{self.name} does no accounting")
+
+    async def stop(self) -> None:  # noqa: B027 - optional to override
+        """Close."""
+
+
+# --- command line --------------------------------------------------------------------------------------------------------------
+
+
+class CliCommand(Protocol):
+    """A command, or group of commands, under `tlspool`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def command(self) -> click.Command: ...
