@@ -1,0 +1,170 @@
+"""Reading and writing the presentation language of RFC 8446 section 3.
+
+Theory of operation
+-------------------
+A `Reader` stands over an exact slice; each vector yields a child over its own bytes and nothing else, so no length can reach
+outside.  Whoever reads a structure ends it with `finish()`, which refuses left-over bytes.  All faults are `DecodeError`s.
+
+Writing needs no state: the functions below each return bytes, and a structure is the sum of its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+
+from tlspool_core.tls.alerts import BadLength, InternalError, TrailingBytes, TruncatedMessage
+
+_U16 = Struct(">H")
+_U32 = Struct(">I")
+
+
+class Reader:
+    """A cursor over one slice of bytes. Every method advances it, or raises a DecodeError."""
+
+    __slots__ = ("_data", "_end", "_pos")
+
+    def __init__(self, data: bytes, start: int = 0, end: int | None = None) -> None:
+        self._data = data
+        self._pos = start
+        self._end = len(data) if end is None else end
+
+    def __len__(self) -> int:
+        """Bytes left."""
+        return self._end - self._pos
+
+    def __bool__(self) -> bool:
+        return self._pos < self._end
+
+    @property
+    def position(self) -> int:
+        """Offset of the cursor in the bytes that the outermost reader was made over."""
+        return self._pos
+
+    def _advance(self, count: int) -> int:
+        start = self._pos
+        if count > self._end - start:
+            raise TruncatedMessage(f"{count} bytes wanted, {self._end - start} left")
+        self._pos = start + count
+        return start
+
+    def u8(self) -> int:
+        return self._data[self._advance(1)]
+
+    def u16(self) -> int:
+        start = self._advance(2)
+        return self._data[start] << 8 | self._data[start + 1]
+
+    def u24(self) -> int:
+        start = self._advance(3)
+        return int.from_bytes(self._data[start : start + 3], "big")
+
+    def u32(self) -> int:
+        start = self._advance(4)
+        return int.from_bytes(self._data[start : start + 4], "big")
+
+    def u64(self) -> int:
+        start = self._advance(8)
+        return int.from_bytes(self._data[start : start + 8], "big")
+
+    def take(self, count: int) -> bytes:
+        """Exactly `count` bytes."""
+        start = self._advance(count)
+        return self._data[start : start + count]
+
+    def rest(self) -> bytes:
+        """All bytes that are left."""
+        start, self._pos = self._pos, self._end
+        return self._data[start : self._end]
+
+    def _length(self, prefix: int, minimum: int, maximum: int | None) -> int:
+        start = self._advance(prefix)
+        length = int.from_bytes(self._data[start : start + prefix], "big")
+        if length < minimum or (maximum is not None and length > maximum):
+            raise BadLength(f"vector of {length} bytes, allowed are {minimum} to {maximum if maximum is not None else 'any'}")
+        return length
+
+    def vector8(self, minimum: int = 0, maximum: int | None = None) -> bytes:
+        """opaque field<minimum..maximum> with one byte of length."""
+        return self.take(self._length(1, minimum, maximum))
+
+    def vector16(self, minimum: int = 0, maximum: int | None = None) -> bytes:
+        """As `vector8`, with two bytes of length."""
+        return self.take(self._length(2, minimum, maximum))
+
+    def vector24(self, minimum: int = 0, maximum: int | None = None) -> bytes:
+        """As `vector8`, with three bytes of length."""
+        return self.take(self._length(3, minimum, maximum))
+
+    def _child(self, length: int) -> Reader:
+        start = self._advance(length)
+        return Reader(self._data, start, start + length)
+
+    def reader8(self, minimum: int = 0, maximum: int | None = None) -> Reader:
+        """A child over the content of a vector with one byte of length."""
+        return self._child(self._length(1, minimum, maximum))
+
+    def reader16(self, minimum: int = 0, maximum: int | None = None) -> Reader:
+        return self._child(self._length(2, minimum, maximum))
+
+    def reader24(self, minimum: int = 0, maximum: int | None = None) -> Reader:
+        return self._child(self._length(3, minimum, maximum))
+
+    def _u16s(self, length: int) -> tuple[int, ...]:
+        if length & 1:
+            raise BadLength(f"list of 16-bit values in {length} bytes")
+        content = self.take(length)
+        return tuple([value for (value,) in _U16.iter_unpack(content)])
+
+    def u16s8(self, minimum: int = 1) -> tuple[int, ...]:
+        """A list of 16-bit values with one byte of length; `minimum` counts elements."""
+        return self._u16s(self._length(1, 2 * minimum, None))
+
+    def u16s16(self, minimum: int = 1) -> tuple[int, ...]:
+        """A list of 16-bit values with two bytes of length; `minimum` counts elements."""
+        return self._u16s(self._length(2, 2 * minimum, None))
+
+    def finish(self) -> None:
+        """The structure must be used up."""
+        if self._pos != self._end:
+            raise TrailingBytes(f"{self._end - self._pos} bytes after the end")
+
+
+def u8(value: int) -> bytes:
+    return value.to_bytes(1, "big")
+
+
+def u16(value: int) -> bytes:
+    return _U16.pack(value)
+
+
+def u24(value: int) -> bytes:
+    return value.to_bytes(3, "big")
+
+
+def u32(value: int) -> bytes:
+    return _U32.pack(value)
+
+
+def vector8(content: bytes) -> bytes:
+    """`content` after one byte of length. Raises InternalError if it does not fit: what we send is our own doing."""
+    return _prefixed(content, 1)
+
+
+def vector16(content: bytes) -> bytes:
+    return _prefixed(content, 2)
+
+
+def vector24(content: bytes) -> bytes:
+    return _prefixed(content, 3)
+
+
+def _prefixed(content: bytes, prefix: int) -> bytes:
+    if len(content) >> (8 * prefix):
+        raise InternalError(f"{len(content)} bytes do not fit a vector with {prefix} bytes of length")
+    return len(content).to_bytes(prefix, "big") + content
+
+
+def u16s(values: Iterable[int]) -> bytes:
+    """The values without a length in front."""
+    return b"".join([_U16.pack(value) for value in values])
