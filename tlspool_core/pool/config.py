@@ -1,0 +1,361 @@
+"""The daemon's configuration: one TOML file into frozen dataclasses, or the defaults for a person's own session.
+
+Theory of operation
+-------------------
+Each section has a dataclass and a function that fills it from a `Table`, key by key, with default and range in one line.  Nothing
+is looked up later by name, and nothing that the file says is ignored: an unknown key is an error.  Only the sections of plugins
+([config], [keystore.x], [credential.x], [aaa.x]) go on as plain mappings; their meaning and their errors are the plugin's.
+
+Without a file the pool serves the person who started it: socket under XDG_RUNTIME_DIR, databases under XDG_STATE_HOME.  All
+paths can be overruled by environment variables of the XDG base directory specification only, so that there is one place to look.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
+
+__all__ = ["ConfigurationError", "PoolConfig", "default_path", "load_config", "parse_config"]
+
+Settings = Mapping[str, Any]
+
+SYSTEM_CONFIG = Path("/etc/tlspool/tlspool.toml")
+DEFAULT_EXPRESSION = "TI&"
+
+# Services whose application protocol has an ALPN name of its own (IANA registry "TLS ALPN Protocol IDs"). Naming it keeps a session
+# from being diverted to a server of another protocol under the same certificate (the ALPACA attack).
+SERVICE_ALPN: Mapping[str, tuple[str, ...]] = {
+    "http": ("http/1.1",),
+    "https": ("http/1.1",),
+    "h2": ("h2",),
+    "ftp": ("ftp",),
+    "ftps": ("ftp",),
+    "imap": ("imap",),
+    "imaps": ("imap",),
+    "pop3": ("pop3",),
+    "pop3s": ("pop3",),
+    "sieve": ("managesieve",),
+    "xmpp-client": ("xmpp-client",),
+    "xmpp-server": ("xmpp-server",),
+    "irc": ("irc",),
+    "ircs-u": ("irc",),
+    "nntp": ("nntp",),
+    "nntps": ("nntp",),
+    "domain-s": ("dot",),
+    "mqtt": ("mqtt",),
+    "secure-mqtt": ("mqtt",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SocketConfig:
+    """One UNIX socket to listen on. Empty owner or group: leave as created."""
+
+    path: Path
+    owner: str = ""
+    group: str = ""
+    mode: int = 0o660
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much, and (in seconds) how long."""
+
+    clients: int = 1024
+    clients_per_uid: int = 512
+    sessions: int = 20000
+    sessions_per_client: int = 20000
+    handshakes_per_client: int = 1024
+    handshake_timeout: float = 30.0
+    handshake_timeout_max: float = 600.0
+    callback_timeout: float = 30.0
+    plugin_timeout: float = 15.0
+    drain_timeout: float = 30.0
+    idle_timeout: float = 0.0  # of a session that moves no data; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """How the log is written, always to standard error."""
+
+    format: str = "console"
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginsConfig:
+    """Which plugins must load, must not, and which to load from a module beside the installed ones."""
+
+    required: tuple[str, ...] = ()
+    disabled: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """The databases: name of the backend ("" takes the only one installed) and its settings."""
+
+    backend: str = ""
+    settings: Settings = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AaaConfig:
+    """Plugins asked for permission, in order; all of them must permit."""
+
+    authentication: tuple[str, ...] = ()
+    authorization: tuple[str, ...] = ()
+    accounting: tuple[str, ...] = ()
+    account_sessions: bool = False
+    settings: Mapping[str, Settings] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """System-wide TLS policy; empty lists mean the engine's own choice."""
+
+    versions: tuple[str, ...] = ("1.3", "1.2")
+    cipher_suites: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    signature_schemes: tuple[str, ...] = ()
+    key_log: str = ""
+    certificate_compression: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """What is demanded of a peer when no database says more, and how names compare."""
+
+    default: str = DEFAULT_EXPRESSION
+    user_case_counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Rules for one IANA service name."""
+
+    alpn: tuple[str, ...] = ()
+    expression: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketConfig:
+    """Resumption: `lifetime` of a ticket and `rotation` of the key in seconds; `key_file` shares keys between processes."""
+
+    enabled: bool = True
+    lifetime: int = 7200
+    rotation: int = 3600
+    key_file: str = ""
+    single_use: bool = False
+    per_handshake: int = 2
+    client_cache: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """All of it."""
+
+    name: str
+    sockets: tuple[SocketConfig, ...]
+    workers: int = 1
+    user: str = ""
+    group: str = ""
+    limits: Limits = Limits()
+    log: LogConfig = LogConfig()
+    plugins: PluginsConfig = PluginsConfig()
+    config: BackendConfig = BackendConfig()
+    keystores: Mapping[str, Settings] = field(default_factory=dict, repr=False)
+    credentials: Mapping[str, Settings] = field(default_factory=dict, repr=False)
+    aaa: AaaConfig = AaaConfig()
+    tls: TlsConfig = TlsConfig()
+    policy: PolicyConfig = PolicyConfig()
+    services: Mapping[str, ServiceConfig] = field(default_factory=dict)
+    tickets: TicketConfig = TicketConfig()
+
+    def alpn(self, service: str) -> tuple[str, ...]:
+        """Application protocols for a service: as configured, else those that the service is known by."""
+        configured = self.services.get(service)
+        return configured.alpn if configured is not None else SERVICE_ALPN.get(service, ())
+
+
+# --- where things are ---------------------------------------------------------------------------------------------------------
+
+
+def _xdg(variable: str, fallback: Path) -> Path:
+    value = os.environ.get(variable, "")
+    return Path(value) if value.startswith("/") else fallback
+
+
+def config_home() -> Path:
+    return _xdg("XDG_CONFIG_HOME", Path.home() / ".config") / "tlspool"
+
+
+def state_home() -> Path:
+    return _xdg("XDG_STATE_HOME", Path.home() / ".local" / "state") / "tlspool"
+
+
+def runtime_dir() -> Path:
+    """Directory of the socket in a person's session; without XDG_RUNTIME_DIR a directory in the state, which is private too."""
+    return _xdg("XDG_RUNTIME_DIR", state_home().parent) / "tlspool"
+
+
+def default_socket() -> Path:
+    return runtime_dir() / "tlspool.sock"
+
+
+def default_path() -> Path | None:
+    """The configuration that applies when none is named: the person's own, else (for root) the system's, else none."""
+    own = config_home() / "tlspool.toml"
+    if own.exists():
+        return own
+    return SYSTEM_CONFIG if os.geteuid() == 0 and SYSTEM_CONFIG.exists() else None
+
+
+# --- sections -----------------------------------------------------------------------------------------------------------------
+
+
+def _socket(table: Table) -> SocketConfig:
+    if "path" not in table:
+        raise table.error("path", "is missing: which socket?")
+    path = Path(table.text("path"))
+    if not path.is_absolute():
+        raise table.error("path", f"must begin with /, not {str(path)!r}")
+    if len(os.fsencode(path)) > 107:
+        raise table.error("path", "is longer than the 107 bytes that a UNIX socket address holds")
+    made = SocketConfig(path, table.text("owner"), table.text("group"), table.mode("mode", 0o660))
+    table.finish()
+    return made
+
+
+def _limits(table: Table) -> Limits:
+    base = Limits()
+    made = Limits(
+        clients=table.integer("clients", base.clients, 1),
+        clients_per_uid=table.integer("clients_per_uid", base.clients_per_uid, 1),
+        sessions=table.integer("sessions", base.sessions, 1),
+        sessions_per_client=table.integer("sessions_per_client", base.sessions_per_client, 1),
+        handshakes_per_client=table.integer("handshakes_per_client", base.handshakes_per_client, 1),
+        handshake_timeout=table.seconds("handshake_timeout", base.handshake_timeout, 0.1),
+        handshake_timeout_max=table.seconds("handshake_timeout_max", base.handshake_timeout_max, 0.1),
+        callback_timeout=table.seconds("callback_timeout", base.callback_timeout, 0.1),
+        plugin_timeout=table.seconds("plugin_timeout", base.plugin_timeout, 0.1),
+        drain_timeout=table.seconds("drain_timeout", base.drain_timeout),
+        idle_timeout=table.seconds("idle_timeout", base.idle_timeout),
+    )
+    table.finish()
+    if made.handshake_timeout > made.handshake_timeout_max:
+        raise table.error("handshake_timeout", "is larger than handshake_timeout_max")
+    return made
+
+
+def _log(table: Table) -> LogConfig:
+    made = LogConfig(
+        format=table.text("format", "console", choices=("console", "json")),
+        level=table.text("level", "info", choices=("debug", "info", "warning", "error")),
+    )
+    table.finish()
+    return made
+
+
+def _plugins(table: Table) -> PluginsConfig:
+    made = PluginsConfig(table.texts("required"), table.texts("disabled"), table.texts("load"))
+    table.finish()
+    if both := set(made.required) & set(made.disabled):
+        raise table.error("disabled", f"{sorted(both)[0]!r} is required, too")
+    return made
+
+
+def _aaa(table: Table) -> AaaConfig:
+    steps = (table.texts("authentication"), table.texts("authorization"), table.texts("accounting"))
+    account_sessions = table.boolean("account_sessions", False)
+    settings = {name: inner.rest() for name, inner in table.named().items()}
+    return AaaConfig(*steps, account_sessions, settings)
+
+
+def _tls(table: Table) -> TlsConfig:
+    made = TlsConfig(
+        versions=table.texts("versions", ("1.3", "1.2"), choices=("1.3", "1.2")),
+        cipher_suites=table.texts("cipher_suites"),
+        groups=table.texts("groups"),
+        signature_schemes=table.texts("signature_schemes"),
+        key_log=table.text("key_log"),
+        certificate_compression=table.boolean("certificate_compression", False),
+    )
+    table.finish()
+    if not made.versions:
+        raise table.error("versions", "must name at least one version")
+    return made
+
+
+def _policy(table: Table) -> PolicyConfig:
+    made = PolicyConfig(table.text("default", DEFAULT_EXPRESSION), table.boolean("user_case_counts", False))
+    table.finish()
+    return made
+
+
+def _service(table: Table) -> ServiceConfig:
+    made = ServiceConfig(table.texts("alpn"), table.text("expression"))
+    table.finish()
+    for name in made.alpn:
+        if not 1 <= len(name.encode()) <= 255:
+            raise table.error("alpn", f"{name!r} is no ALPN name: 1 to 255 bytes")
+    return made
+
+
+def _tickets(table: Table) -> TicketConfig:
+    base = TicketConfig()
+    made = TicketConfig(
+        enabled=table.boolean("enabled", base.enabled),
+        # RFC 8446 section 4.6.1: seven days at most
+        lifetime=table.integer("lifetime", base.lifetime, 1, 604800),
+        rotation=table.integer("rotation", base.rotation, 60, 604800),
+        key_file=table.text("key_file"),
+        single_use=table.boolean("single_use", base.single_use),
+        per_handshake=table.integer("per_handshake", base.per_handshake, 1, 8),
+        client_cache=table.integer("client_cache", base.client_cache, 0, 1_000_000),
+    )
+    table.finish()
+    return made
+
+
+def _build(root: Table, name: str) -> PoolConfig:
+    backend = root.table("config")
+    made = PoolConfig(
+        name=name,
+        sockets=tuple(_socket(table) for table in root.tables("socket")) or (SocketConfig(default_socket(), mode=0o600),),
+        workers=root.integer("workers", 1, 1, 256),
+        user=root.text("user"),
+        group=root.text("group"),
+        limits=_limits(root.table("limits")),
+        log=_log(root.table("log")),
+        plugins=_plugins(root.table("plugins")),
+        config=BackendConfig(backend.text("backend"), backend.rest()),
+        keystores={name: table.rest() for name, table in root.table("keystore").named().items()},
+        credentials={name: table.rest() for name, table in root.table("credential").named().items()},
+        aaa=_aaa(root.table("aaa")),
+        tls=_tls(root.table("tls")),
+        policy=_policy(root.table("policy")),
+        services={name: _service(table) for name, table in root.table("service").named().items()},
+        tickets=_tickets(root.table("tickets")),
+    )
+    root.finish()
+    if len({socket.path for socket in made.sockets}) != len(made.sockets):
+        raise root.error("socket", "two sockets have the same path")
+    return made
+
+
+def parse_config(text: str, name: str = "configuration") -> PoolConfig:
+    """From a text. Raises ConfigurationError."""
+    return _build(TomlFile(text, name).root, name)
+
+
+def load_config(path: Path | None) -> PoolConfig:
+    """From the file at `path`; None: the embedded defaults for the person who runs this. Raises ConfigurationError."""
+    if path is None:
+        return parse_config("", "embedded defaults")
+    return _build(TomlFile.read(path).root, str(path))

@@ -1,0 +1,102 @@
+"""Control keys: the 16 bytes by which applications name a session, and who may command it.
+
+Theory of operation
+-------------------
+Whoever starts a session picks its control key; knowing the key is the proof of the right to it, so a key is compared only by
+looking it up, and never logged.  A session has at most one controlling client at a time: its maker at first, nobody once it is
+detached, and whoever reattaches it then.  Who controls it decides on PRNG, INFO and RENEGOTIATE; how long it lives is another
+matter, and is decided by its maker's connection and the FORK flag (see `session`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+S = TypeVar("S")
+KEY_LENGTH = 16
+
+
+class ControlError(Exception):
+    """Refused; `code` is the name of the error of the socket protocol, the text is for the application."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ControlEntry(Generic[S]):
+    """A registered key, the session that it names, and the controlling client (None: detached)."""
+
+    __slots__ = ("controller", "session")
+
+    def __init__(self, session: S, controller: object | None) -> None:
+        self.session = session
+        self.controller = controller
+
+
+class ControlKeys(Generic[S]):
+    """All control keys of one process."""
+
+    def __init__(self) -> None:
+        self._entries: dict[bytes, ControlEntry[S]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._entries
+
+    def register(self, key: bytes, session: S, controller: object) -> None:
+        """Name a new session. Raises ControlError if the key names one already."""
+        if key in self._entries:
+            raise ControlError("CTLKEY_REGISTRATION", "TLS Pool: this control key is in use; pick another at random")
+        self._entries[key] = ControlEntry(session, controller)
+
+    def remove(self, key: bytes, session: S) -> None:
+        """The session has ended; harmless if it is not there."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.session is session:
+            del self._entries[key]
+
+    def _find(self, key: bytes) -> ControlEntry[S]:
+        entry = self._entries.get(key)
+        if entry is None:
+            raise ControlError("CTLKEY_NOT_FOUND", "TLS Pool: no session has this control key")
+        return entry
+
+    def controlled(self, key: bytes, client: object) -> S:
+        """The session that `client` controls under this key. Raises ControlError."""
+        entry = self._find(key)
+        if entry.controller is not client:
+            raise ControlError("CTLKEY_NOT_YOURS", "TLS Pool: this session is not under your control; reattach it first")
+        return entry.session
+
+    def detach(self, key: bytes, client: object) -> S:
+        """Give up control. Raises ControlError."""
+        entry = self._find(key)
+        if entry.controller is None:
+            raise ControlError("CTLKEY_ALREADY_DETACHED", "TLS Pool: this session is detached already")
+        if entry.controller is not client:
+            raise ControlError("CTLKEY_NOT_YOURS", "TLS Pool: this session is under another client's control")
+        entry.controller = None
+        return entry.session
+
+    def reattach(self, key: bytes, client: object) -> S:
+        """Take control of a detached session. Raises ControlError."""
+        entry = self._find(key)
+        if entry.controller is not None:
+            raise ControlError(
+                "CTLKEY_ALREADY_ATTACHED", "TLS Pool: this session is under a client's control; detach it there first"
+            )
+        entry.controller = client
+        return entry.session
+
+    def release(self, client: object) -> None:
+        """A client has gone: what it controlled is detached."""
+        for entry in self._entries.values():
+            if entry.controller is client:
+                entry.controller = None
+
+    def sessions(self) -> Iterator[S]:
+        return (entry.session for entry in list(self._entries.values()))
