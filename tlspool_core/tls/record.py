@@ -7,8 +7,8 @@ whatever they carry: types, versions, lengths, empty fragments, floods (RFC 8446
 What the content means is not its business.  It is pulled: a record is opened only when `next_record` is called, so that one that
 came in the same packet as a key change is opened with the new keys.
 
-Keys change by `set_read_protection` and `set_write_protection`.  Because a handshake message must not span a key change
-(RFC 8446 section 5.1), the driver joins messages in a `HandshakeBuffer`, which can tell whether it stands between two messages.
+Keys change by `set_read_protection` and `set_write_protection`; that no handshake message spans the change is for `Channel` to see,
+which joins the messages.
 
 change_cipher_spec is real in TLS 1.2, and an appeasement of middleboxes in TLS 1.3 (RFC 8446 appendix D.4): `CcsRule` says which
 of these holds now.
@@ -25,14 +25,9 @@ from typing import Final
 from tlspool_core.tls.alerts import (
     BadRecordMac,
     EmptyRecord,
-    ExcessHandshakeData,
-    HandshakeMessageTooLong,
-    InterleavedRecord,
-    MalformedAlert,
     ProtocolVersion,
     RecordOverflow,
     TooManyEmptyRecords,
-    TooManyWarnings,
     TooMuchEarlyData,
     UnexpectedChangeCipherSpec,
     UnexpectedRecordType,
@@ -45,14 +40,14 @@ MAX_EXPANSION_13: Final = 256
 MAX_EXPANSION_12: Final = 2048
 MIN_RECORD_SIZE_LIMIT: Final = 64  # RFC 8449 section 4
 
-# Floods: a peer with a reason sends a few of these in a row, never dozens.
+# Floods: a peer with a reason sends a few of these, never dozens.
 MAX_EMPTY_RECORDS: Final = 32
-MAX_WARNINGS: Final = 4
 MAX_CHANGE_CIPHER_SPECS: Final = 16
 
-_CCS, _ALERT, _HANDSHAKE, _DATA = (int(kind) for kind in ContentType)
+_CCS: Final = int(ContentType.CHANGE_CIPHER_SPEC)
+_ALERT: Final = int(ContentType.ALERT)
+_DATA: Final = int(ContentType.APPLICATION_DATA)
 _CCS_RECORD: Final = b"\x14\x03\x03\x00\x01\x01"
-_WARNING: Final = 1
 _VERSIONS_13: Final = 0x0304
 
 
@@ -78,7 +73,6 @@ class RecordLayer:
         "_receive_limit",
         "_seen_ccs",
         "_send_limit",
-        "_warnings",
         "change_cipher_spec",
         "read_protection",
         "version",
@@ -97,7 +91,6 @@ class RecordLayer:
         self._send_limit = MAX_PLAINTEXT + 1
         self._early_data_left = 0
         self._empty_run = 0
-        self._warnings = 0
         self._seen_ccs = 0
 
     # --- set-up, called by the driver ------------------------------------------------------------------------------------------
@@ -150,7 +143,7 @@ class RecordLayer:
 
     def saw_application_data(self) -> None:
         """Someone opened application data past this layer: what was counted as a flood was none."""
-        self._empty_run = self._warnings = 0
+        self._empty_run = 0
 
     def _cut(self) -> tuple[bytes, bytes] | None:
         """Header and body of the next complete record."""
@@ -239,15 +232,9 @@ class RecordLayer:
             raise RecordOverflow(f"{length} bytes of plaintext")
 
     def _check_content(self, kind: int, content: bytes) -> None:
-        """Empty records and alerts (RFC 8446 section 5.1, 5.4 and 6)."""
-        if kind == _ALERT:
-            if len(content) != 2:
-                raise EmptyRecord("an alert") if not content else MalformedAlert(f"an alert of {len(content)} bytes")
-            self._warnings += content[0] == _WARNING
-            if self._warnings > MAX_WARNINGS:
-                raise TooManyWarnings(f"{self._warnings} in a row")
-        elif content:
-            self._empty_run = self._warnings = 0
+        """Empty records are for application data only, and not without end (RFC 8446 section 5.1 and 5.4)."""
+        if content:
+            self._empty_run = 0
         elif kind != _DATA:
             raise EmptyRecord(f"content type {kind}")
         else:
@@ -266,57 +253,23 @@ class RecordLayer:
         return self._send_limit - 1 if protection.hides_type else min(self._send_limit, MAX_PLAINTEXT)
 
     def write(self, content_type: int, data: Buffer) -> None:
-        """Queue `data` as one record or, where it is longer than one may be, several. Nothing is sent for no data."""
+        """Queue `data` as one record or, where it is longer than one may be, several. Nothing is sent for no data.
+
+        change_cipher_spec is never encrypted: in TLS 1.2 it precedes the keys, in TLS 1.3 it is for middleboxes only.
+        """
+        if content_type == _CCS:
+            self._outgoing += _CCS_RECORD
+            return
         step = self.max_fragment
         view = memoryview(data)
         for start in range(0, len(view), step):
-            self._outgoing += self.write_protection.seal(content_type, view[start : start + step])
-            if isinstance(self.write_protection, NullProtection):
-                self.write_protection.version = 0x0303
-
-    def write_change_cipher_spec(self) -> None:
-        """Queue a change_cipher_spec, which TLS 1.3 sends in the clear at any time and TLS 1.2 before its first keys."""
-        self._outgoing += _CCS_RECORD
+            protection = self.write_protection
+            self._outgoing += protection.seal(content_type, view[start : start + step])
+            if isinstance(protection, NullProtection):
+                protection.version = 0x0303
 
     def take_output(self) -> bytes:
         """All that was queued, to be sent in this order."""
         outgoing = bytes(self._outgoing)
         self._outgoing.clear()
         return outgoing
-
-
-class HandshakeBuffer:
-    """Joins handshake records into messages (RFC 8446 section 5.1); `max_length` limits the body of one, in bytes."""
-
-    __slots__ = ("_data", "max_length")
-
-    def __init__(self, max_length: int) -> None:
-        self._data = bytearray()
-        self.max_length = max_length
-
-    def feed(self, content: bytes) -> None:
-        """Content of a handshake record."""
-        self._data += content
-
-    def next_message(self) -> tuple[int, bytes] | None:
-        """Type and the whole message with its 4-byte header, None until it is complete. Raises HandshakeMessageTooLong."""
-        if len(self._data) < 4:
-            return None
-        length = int.from_bytes(self._data[1:4], "big")
-        if length > self.max_length:
-            raise HandshakeMessageTooLong(f"{length} bytes")
-        if len(self._data) < 4 + length:
-            return None
-        message = bytes(self._data[: 4 + length])
-        del self._data[: 4 + length]
-        return message[0], message
-
-    def check_interleaving(self, content_type: int) -> None:
-        """Call with the type of every record: within a message there is only handshake. Raises InterleavedRecord."""
-        if self._data and content_type != _HANDSHAKE:
-            raise InterleavedRecord(f"content type {content_type} within a handshake message")
-
-    def check_empty(self) -> None:
-        """Call when the read keys are about to change, and at the end of the handshake. Raises ExcessHandshakeData."""
-        if self._data:
-            raise ExcessHandshakeData(f"{len(self._data)} bytes")
