@@ -1,0 +1,181 @@
+"""Handshake messages that both versions of TLS have, `parse` and `build` side by side.
+
+Theory of operation
+-------------------
+A message class has its `handshake_type`, a class method `parse(body)` that takes exactly the body (the four-byte header was
+taken off by `Handshake`) and uses it up, and `build()` that returns a body.  Extension blocks stay a dict from code point to bytes,
+in the order of the wire, duplicates refused; `extensions.py` judges placement and parses contents once the version is known.
+Messages of one version only are in `tls13.messages` and `tls12.messages`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, Self
+
+from tlspool_core.tls.alerts import DuplicateExtension
+from tlspool_core.tls.codec import Reader, u8, u16, u16s, vector8, vector16
+from tlspool_core.tls.enums import HandshakeType, name_of
+
+Extensions = dict[int, bytes]
+
+# RFC 8446 section 4.1.3: SHA-256 of "HelloRetryRequest"
+HELLO_RETRY_REQUEST_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+DOWNGRADE_TO_12 = b"DOWNGRD\x01"
+DOWNGRADE_BELOW_12 = b"DOWNGRD\x00"
+
+
+class Message(Protocol):
+    """What `Handshake.read` and `Handshake.send` take."""
+
+    handshake_type: ClassVar[int]
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """From a body without header. Raises a DecodeError or IllegalParameter."""
+
+    def build(self) -> bytes:
+        """The body without header."""
+
+
+def frame(handshake_type: int, body: bytes) -> bytes:
+    """A handshake message with its header, RFC 8446 section 4."""
+    return bytes((handshake_type,)) + len(body).to_bytes(3, "big") + body
+
+
+def parse_extensions(reader: Reader) -> Extensions:
+    """Extension extensions<0..2^16-1>; refuses duplicates (RFC 8446 section 4.2)."""
+    block = reader.reader16()
+    found: Extensions = {}
+    while block:
+        code = block.u16()
+        if code in found:
+            raise DuplicateExtension(f"extension {code}")
+        found[code] = block.vector16()
+    return found
+
+
+def build_extensions(extensions: Extensions) -> bytes:
+    """The block with its length."""
+    return vector16(b"".join([u16(code) + vector16(content) for code, content in extensions.items()]))
+
+
+@dataclass(slots=True)
+class ClientHello:
+    """RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2."""
+
+    handshake_type: ClassVar[int] = HandshakeType.CLIENT_HELLO
+
+    random: bytes
+    cipher_suites: tuple[int, ...]
+    extensions: Extensions
+    legacy_session_id: bytes = b""
+    legacy_version: int = 0x0303
+    compression_methods: bytes = b"\0"
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        version = reader.u16()
+        random = reader.take(32)
+        session_id = reader.vector8(0, 32)
+        suites = reader.u16s16()
+        compression = reader.vector8(1)
+        extensions = parse_extensions(reader) if reader else {}
+        reader.finish()
+        return cls(random, suites, extensions, session_id, version, compression)
+
+    def build(self) -> bytes:
+        return b"".join(
+            (
+                u16(self.legacy_version),
+                self.random,
+                vector8(self.legacy_session_id),
+                vector16(u16s(self.cipher_suites)),
+                vector8(self.compression_methods),
+                build_extensions(self.extensions),
+            )
+        )
+
+
+@dataclass(slots=True)
+class ServerHello:
+    """RFC 8446 section 4.1.3, RFC 5246 section 7.4.1.3; HelloRetryRequest is one with a fixed random (section 4.1.4)."""
+
+    handshake_type: ClassVar[int] = HandshakeType.SERVER_HELLO
+
+    random: bytes
+    cipher_suite: int
+    extensions: Extensions
+    legacy_session_id_echo: bytes = b""
+    legacy_version: int = 0x0303
+    compression_method: int = 0
+
+    @property
+    def is_hello_retry_request(self) -> bool:
+        return self.random == HELLO_RETRY_REQUEST_RANDOM
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        version = reader.u16()
+        random = reader.take(32)
+        session_id = reader.vector8(0, 32)
+        suite = reader.u16()
+        compression = reader.u8()
+        extensions = parse_extensions(reader) if reader else {}
+        reader.finish()
+        return cls(random, suite, extensions, session_id, version, compression)
+
+    def build(self) -> bytes:
+        return b"".join(
+            (
+                u16(self.legacy_version),
+                self.random,
+                vector8(self.legacy_session_id_echo),
+                u16(self.cipher_suite),
+                u8(self.compression_method),
+                build_extensions(self.extensions) if self.extensions else b"",
+            )
+        )
+
+
+@dataclass(slots=True)
+class CertificateVerify:
+    """RFC 8446 section 4.4.3, RFC 5246 section 7.4.8."""
+
+    handshake_type: ClassVar[int] = HandshakeType.CERTIFICATE_VERIFY
+
+    algorithm: int
+    signature: bytes
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        reader = Reader(body)
+        message = cls(reader.u16(), reader.vector16())
+        reader.finish()
+        return message
+
+    def build(self) -> bytes:
+        return u16(self.algorithm) + vector16(self.signature)
+
+
+@dataclass(slots=True)
+class Finished:
+    """RFC 8446 section 4.4.4, RFC 5246 section 7.4.9; the length is checked where it is compared."""
+
+    handshake_type: ClassVar[int] = HandshakeType.FINISHED
+
+    verify_data: bytes = field(repr=False)
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        return cls(body)
+
+    def build(self) -> bytes:
+        return self.verify_data
+
+
+def message_name(handshake_type: int) -> str:
+    """For error texts."""
+    return name_of(HandshakeType, handshake_type)
