@@ -1,0 +1,120 @@
+"""Passing descriptors over UNIX sockets: what pool and client share of I/O.
+
+Theory of operation
+-------------------
+A descriptor that arrives exists from the moment of `recvmsg` on, wanted or not, so it gets its one owner right there: a
+`Descriptor`, which closes it unless someone takes it over.  It is close-on-exec from the start (MSG_CMSG_CLOEXEC), so no program
+that another thread starts inherits it.  The ancillary buffer has room for a few more than protocol allows, so that surplus is seen
+and can be refused; the kernel drops what exceeds even that and says so (MSG_CTRUNC).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+MAX_DESCRIPTORS = 4  # with one read; one is allowed, the rest is there to be noticed
+_INT = array.array("i").itemsize
+_ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
+
+
+class Descriptor:
+    """The one owner of a file descriptor. Closes it at `close`, at the end of a `with`, or when forgotten, unless taken before."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @property
+    def open(self) -> bool:
+        """It has not been taken or closed yet."""
+        return self._fd >= 0
+
+    def fileno(self) -> int:
+        """The number, to look at; raises ValueError if taken or closed."""
+        if self._fd < 0:
+            raise ValueError("the descriptor was taken or closed before")
+        return self._fd
+
+    def take(self) -> int:
+        """Hand over ownership; the caller closes it from now on."""
+        fd = self.fileno()
+        self._fd = -1
+        return fd
+
+    def socket(self) -> socket.socket:
+        """Hand over ownership as a socket object. Raises OSError, and closes, if it is no socket."""
+        fd = self.take()
+        try:
+            return socket.socket(fileno=fd)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def close(self) -> None:
+        """Close unless taken or closed before."""
+        if self._fd >= 0:
+            os.close(self.take())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self._fd if self._fd >= 0 else 'taken'}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What one read brought; empty data is the end of the stream. `truncated`: more descriptors came than there was room for."""
+
+    data: bytes
+    descriptors: tuple[Descriptor, ...] = ()
+    truncated: bool = False
+
+
+def receive(sock: socket.socket, size: int) -> Received:
+    """Read up to `size` bytes and the descriptors that come along. Raises what `recvmsg` raises, BlockingIOError included."""
+    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    descriptors = tuple(
+        Descriptor(fd)
+        for level, kind, body in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for fd in _numbers(body)
+    )
+    return Received(data, descriptors, bool(flags & socket.MSG_CTRUNC))
+
+
+def _numbers(body: bytes) -> array.array[int]:
+    """The descriptors of one SCM_RIGHTS message; a cut one may end in a part of a number."""
+    numbers = array.array("i")
+    numbers.frombytes(body[: len(body) - len(body) % _INT])
+    return numbers
+
+
+def send(sock: socket.socket, data: bytes, descriptor: int | None = None) -> int:
+    """Send bytes, with a descriptor on the first of them; how many bytes went. The receiver gets a duplicate.
+
+    Raises what `sendmsg` raises; then nothing went.
+    """
+    if descriptor is None:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes())
+    return sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
+
+
+def close_all(descriptors: Iterable[Descriptor]) -> None:
+    """Close each."""
+    for descriptor in descriptors:
+        descriptor.close()

@@ -1,0 +1,80 @@
+"""Packets and descriptors out of a stream that may split and join them.
+
+Theory of operation
+-------------------
+A descriptor belongs to the packet whose first byte it came with.  The kernel hands over descriptors with any read that touches the
+first byte of the message they were sent with, and a read may take the tail of one packet together with the head of the next.  So
+whose they are can be told only by whoever never reads across the end of a packet: the assembler says in `wanted` how many bytes
+are left of the current one, and its user reads no more than that.
+
+Descriptors are opaque here (`F`): numbers, or objects that own one.  At most one rides on a packet; what comes beyond that, or in
+the midst of a packet, is surplus.  Surplus is handed on with its packet, for its owner to close and to refuse the packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tlspool_core.wire.codec import PACKET_SIZE
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame(Generic[F]):
+    """The bytes of one packet, the descriptor that rode on it, and descriptors that should not have."""
+
+    packet: bytes
+    descriptor: F | None = None
+    surplus: tuple[F, ...] = ()
+
+
+class Assembler(Generic[F]):
+    """Collects one packet after the other. Owns the descriptors given to it until a frame or `abandon` hands them back."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._first: tuple[F, ...] = ()
+        self._surplus: tuple[F, ...] = ()
+
+    @property
+    def wanted(self) -> int:
+        """Bytes left of the current packet, at least 1: the most that the next read may ask for."""
+        return PACKET_SIZE - len(self._buffer)
+
+    @property
+    def midway(self) -> bool:
+        """A packet has begun and is not complete: a peer that stops here has broken off."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes, descriptors: Sequence[F] = ()) -> Frame[F] | None:
+        """Take what one read brought; the packet that it completes, if it does.
+
+        Raises ValueError if `data` is empty or reaches past the packet: then it can no longer be told whose the descriptors are.
+        """
+        if not 0 < len(data) <= self.wanted:
+            raise ValueError(f"read at most {self.wanted} bytes at a time, not {len(data)}")
+        if self._buffer:
+            self._surplus += tuple(descriptors)
+        else:
+            self._first = tuple(descriptors)
+        self._buffer += data
+        return self._complete() if len(self._buffer) == PACKET_SIZE else None
+
+    def _complete(self) -> Frame[F]:
+        first = self._first
+        frame = Frame(bytes(self._buffer), first[0] if first else None, first[1:] + self._surplus)
+        self._reset()
+        return frame
+
+    def abandon(self) -> tuple[F, ...]:
+        """Forget an unfinished packet; the descriptors that came with it, to be closed."""
+        left = self._first + self._surplus
+        self._reset()
+        return left
+
+    def _reset(self) -> None:
+        self._buffer.clear()
+        self._first = self._surplus = ()
