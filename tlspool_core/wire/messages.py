@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self, TypeVar
 
-from tlspool_core.wire.errors import ErrorCode, describe
+from tlspool_core.wire.errors import describe
 from tlspool_core.wire.flags import (
     ALL_FACILITIES,
     TIMEOUT_DEFAULT,
@@ -47,7 +47,7 @@ class Error:
     text: str = ""
 
     @classmethod
-    def of(cls, code: ErrorCode, text: str = "") -> Error:
+    def of(cls, code: int, text: str = "") -> Error:
         """An ERROR with the given text, cut to fit, or with the code's own."""
         return cls(code, clip(text or describe(code)))
 
