@@ -20,7 +20,7 @@ from struct import Struct
 from typing import Any, Final, cast
 
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket
-from tlspool_core.wire.flags import Command, LidentryFlag, StartTlsFlag
+from tlspool_core.wire.flags import Command, LidentryFlags, StartTlsFlags
 from tlspool_core.wire.messages import (
     MAX_INFO,
     MAX_PRNG,
@@ -139,7 +139,7 @@ class Raw:
 Field = Number | Optional64 | Text | Raw
 
 _STARTTLS: Final[tuple[Field, ...]] = (
-    Number("flags", 8, "I", StartTlsFlag),
+    Number("flags", 8, "I", StartTlsFlags),
     Number("local", 12, "I"),
     Number("ipproto", 16, "B"),
     Number("streamid", 18, "H"),
@@ -150,7 +150,7 @@ _STARTTLS: Final[tuple[Field, ...]] = (
     Number("timeout", 308, "I"),
 )
 _LIDENTRY: Final[tuple[Field, ...]] = (
-    Number("flags", 8, "I", LidentryFlag),
+    Number("flags", 8, "I", LidentryFlags),
     Number("maxlevels", 12, "H"),
     Number("timeout", 14, "I"),
     Text("localid", 18, 128),

@@ -49,7 +49,7 @@ class Facility(IntFlag):
 ALL_FACILITIES: Final = 0xFFFFFFFF  # what a client sends that wants to know all
 
 
-class StartTlsFlag(IntFlag):
+class StartTlsFlags(IntFlag):
     """The `flags` of STARTTLS and its callbacks."""
 
     NONE = 0
@@ -72,7 +72,7 @@ class StartTlsFlag(IntFlag):
     LOCALID_ONTHEFLY = 0x40000
 
 
-class LidentryFlag(IntFlag):
+class LidentryFlags(IntFlag):
     """The `flags` of LIDENTRY_REGISTER (lower twelve bits), of its callbacks and of their answers."""
 
     NONE = 0

@@ -21,8 +21,8 @@ from tlspool_core.wire.flags import (
     TIMEOUT_DEFAULT,
     Command,
     IpProtocol,
-    LidentryFlag,
-    StartTlsFlag,
+    LidentryFlags,
+    StartTlsFlags,
 )
 
 NO_CTLKEY = bytes(16)
@@ -65,7 +65,7 @@ class Ping:
 class StartTlsData:
     """The structure that STARTTLS and its two callbacks share."""
 
-    flags: StartTlsFlag = StartTlsFlag.NONE
+    flags: StartTlsFlags = StartTlsFlags.NONE
     local: int = 0  # bits that a site defined for itself; echoed
     ipproto: int = IpProtocol.TCP
     streamid: int = 0  # of SCTP
@@ -137,7 +137,7 @@ class PinEntry:
 class LidentryData:
     """The structure that both LIDENTRY commands share."""
 
-    flags: LidentryFlag = LidentryFlag.NONE
+    flags: LidentryFlags = LidentryFlags.NONE
     maxlevels: int = 0  # how many levels of selectors to offer
     timeout: int = 0  # seconds: of the registration, or for the response
     localid: str = ""
