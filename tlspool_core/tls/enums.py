@@ -81,7 +81,9 @@ class NamedGroup(IntEnum):
     SECP384R1 = 0x0018
     SECP521R1 = 0x0019
     X25519 = 0x001D
+    SECP256R1MLKEM768 = 0x11EB
     X25519MLKEM768 = 0x11EC
+    SECP384R1MLKEM1024 = 0x11ED
 
 
 class SchemeCode(IntEnum):
