@@ -5,6 +5,27 @@ from __future__ import annotations
 from tlspool_core.hookspecs import hookimpl
 from tlspool_core.identity import DoNAI, InvalidIdentity
 from tlspool_core.interfaces import *  # noqa: F403 - every public name of the interfaces is API
+from tlspool_core.tls.alerts import (
+    AccessDenied,
+    AlertDescription,
+    BadCertificate,
+    BadRecordMac,
+    CertificateExpired,
+    CertificateRevoked,
+    CertificateUnknown,
+    DecodeError,
+    DecryptError,
+    HandshakeFailure,
+    IllegalParameter,
+    InsufficientSecurity,
+    InternalError,
+    TlsError,
+    UnexpectedMessage,
+    UnknownCA,
+    UnknownPskIdentity,
+    UnsupportedCertificate,
+    UserCanceled,
+)
 from tlspool_core.tls.questions import HandshakeFacts
 from tlspool_core.tls.seams import (
     CertificateEntry,
@@ -20,18 +41,37 @@ from tlspool_core.tls.seams import (
 )
 
 __all__ = [
+    "AccessDenied",
+    "AlertDescription",
+    "BadCertificate",
+    "BadRecordMac",
     "CertificateEntry",
+    "CertificateExpired",
     "CertificateForm",
+    "CertificateRevoked",
+    "CertificateUnknown",
     "CipherSuite",
     "Credential",
+    "DecodeError",
+    "DecryptError",
     "DoNAI",
     "HandshakeExtension",
     "HandshakeFacts",
+    "HandshakeFailure",
+    "IllegalParameter",
+    "InsufficientSecurity",
+    "InternalError",
     "InvalidIdentity",
     "KeyExchange",
     "KeyExchangeContext",
     "KeyExchangeRun",
     "PeerCredential",
     "SignatureScheme",
+    "TlsError",
+    "UnexpectedMessage",
+    "UnknownCA",
+    "UnknownPskIdentity",
+    "UnsupportedCertificate",
+    "UserCanceled",
     "hookimpl",
 ]
