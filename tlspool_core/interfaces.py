@@ -331,6 +331,13 @@ class CredentialType(ABC):
         """Identities that the peer's credential names, most specific first; which one counts is for policy."""
         raise NotImplementedError
 
+    def names(self, peer: PeerCredential, wanted: DoNAI) -> bool:
+        """Whether the peer's credential names exactly `wanted`; for types whose credentials hold patterns (wildcards).
+
+        The session adds what is so named to `PeerContext.identities`, asking about the wanted identity and about its domain.
+        """
+        return wanted in self.identities(peer)
+
     def predicates(self) -> Iterable[Predicate]:
         """Predicates for peers that show this type."""
         return ()
@@ -354,6 +361,26 @@ class CredentialType(ABC):
     def begin(self, context: SessionContext) -> SessionParts:
         """Called once per session before the handshake; must not block."""
         return SessionParts()
+
+    # --- for the command line, never called by the daemon ---------------------------------------------------------------------
+
+    def import_local(self, data: bytes) -> bytes:
+        """Check the content of a file, and bring it into the form that is stored as `LocalCredential.public`.
+
+        `tlspool localid add` calls it. Raises ValueError with a text that tells the operator what to mend.
+        """
+        raise ValueError(f"a credential of type {self.name} has no public part to import")
+
+    def import_trust(self, data: bytes, *, pinned: bool) -> list[TrustRecord]:
+        """Records of the trust database for the content of a file: anchors and what stands beside them, or a pin.
+
+        `tlspool trust add` calls it; it sets roles and expression as its options say. Raises ValueError as above.
+        """
+        raise ValueError(f"nothing of type {self.name} can be put into the trust database")
+
+    def summarize(self, public: bytes) -> str:
+        """One line on a stored public part or trust blob, for lists. Never raises, whatever the bytes are."""
+        return f"{len(public)} bytes" if public else ""
 
 
 # --- authentication, authorisation, accounting ---------------------------------------------------------------------------------
