@@ -43,7 +43,10 @@ class ApplicationSide:
         return self._assembler.wanted
 
     def request(self, message: Message) -> tuple[int, bytes]:
-        """Open a request: its number, and what to send. Raises WireError if all numbers are in use, ValueError if it does not fit."""
+        """Open a request: its number, and what to send.
+
+        Raises WireError if all numbers are in use, ValueError if a value does not fit the packet.
+        """
         reqid = self._free()
         data = encode(Packet(reqid, 0, message))
         self._live.add(reqid)
@@ -55,7 +58,10 @@ class ApplicationSide:
         return encode(Packet(callback.reqid, callback.cbid, message))
 
     def receive(self, data: bytes) -> Incoming:
-        """Take what one read of at most `wanted` bytes brought. Raises MalformedPacket: then the connection is of no use any more."""
+        """Take what one read of at most `wanted` bytes brought.
+
+        Raises MalformedPacket: then the connection is of no use any more.
+        """
         frame = self._assembler.feed(data)
         if frame is None:
             return Incoming()

@@ -234,13 +234,6 @@ class AccountingData:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountingStart(AccountingData):
-    """Something begins to be accounted."""
-
-    command: ClassVar[Command] = Command.ACCOUNTING_START
-
-
-@dataclass(frozen=True, slots=True)
 class AccountingInterim(AccountingData):
     """It goes on; `count` so far."""
 
@@ -252,6 +245,21 @@ class AccountingStop(AccountingData):
     """It has ended; `count` in all."""
 
     command: ClassVar[Command] = Command.ACCOUNTING_STOP
+
+
+@dataclass(frozen=True, slots=True)
+class AccountingStart(AccountingData):
+    """Something begins to be accounted."""
+
+    command: ClassVar[Command] = Command.ACCOUNTING_START
+
+    def interim(self, count: int | None) -> AccountingInterim:
+        """A report on what this began."""
+        return AccountingInterim(self.ctlkey, self.kind, self.instance, self.localid, self.remoteid, self.started, None, count)
+
+    def stop(self, count: int | None, ended: int | None, cause: int) -> AccountingStop:
+        """The end of what this began."""
+        return AccountingStop(self.ctlkey, self.kind, self.instance, self.localid, self.remoteid, self.started, ended, count, cause)
 
 
 Control = ControlDetach | ControlReattach
