@@ -81,6 +81,9 @@ class CertificateForm:
     `parse12` / `build12` translate the whole TLS 1.2 body; TLS 1.3 has one frame for all types, so only
     `entries13_max` differs (a raw public key has exactly one). `versions` says where the type is allowed at all.
     `parse12` raises a `tls.alerts.TlsError`, normally DecodeError, on anything that is not well formed.
+
+    `cert_type` says that in TLS 1.2 the type is also negotiated by the older extension cert_type (RFC 6091 section 3.1), which
+    stands for both sides at once; extensions 19 and 20 (RFC 7250) go before it where a peer has them.
     """
 
     certificate_type: int
@@ -91,6 +94,7 @@ class CertificateForm:
     entries13_max: int = 10
     # TLS 1.2 CertificateRequest.certificate_types codes that stand for this type (RFC 5246 section 7.4.4)
     client_certificate_types: tuple[int, ...] = ()
+    cert_type: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,9 @@ class CipherSuite:
 
     `key_exchange` is "" in TLS 1.3, else the name of a KeyExchange ("ECDHE", "SRP"...). `authentication` is "" for a suite
     without signed ServerKeyExchange, else "rsa", "ecdsa" or a plugin's word matched with SignatureScheme.authentication.
-    `cipher` names a row of `protection`; `mac` only with CBC (which requires encrypt_then_mac).
+    `cipher` names a row of `protection`; `mac` only with CBC (which requires encrypt_then_mac). `certificates` is for a suite
+    without signed ServerKeyExchange in which certificate messages have a place all the same, as tickets do in TLS-KDH: the server's
+    Certificate may then be empty or missing, and it may request a client certificate.
     """
 
     code: int
@@ -111,6 +117,7 @@ class CipherSuite:
     hash_name: str
     mac: str = ""
     verify_data_length: int = 12
+    certificates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,11 @@ class SignatureScheme:
 
 @dataclass(frozen=True, slots=True)
 class KeyExchangeContext:
-    """What a TLS 1.2 key exchange may know when it starts."""
+    """What a TLS 1.2 key exchange may know when it starts: at the server before ServerKeyExchange, at the client after it came.
+
+    `peer_groups` are the supported_groups of the client, at the client its own. `server_entries` is what the server's Certificate
+    message showed.
+    """
 
     client_random: bytes
     server_random: bytes
@@ -133,18 +144,24 @@ class KeyExchangeContext:
     peer_groups: Sequence[int]
     client_extensions: Mapping[int, bytes]
     server_extensions: Mapping[int, bytes]
+    server_entries: Sequence[CertificateEntry] = ()
 
 
 class KeyExchangeRun(Protocol):
     """One run of a TLS 1.2 key exchange, on one side. Methods are called in the order of the message flow.
+
+    A class that derives from this protocol inherits what a plain exchange does: no group, nobody proven.
 
     Every method may block (the session runs it elsewhere) and may raise `tls.alerts.TlsError`, whose alert is sent.
     The server's run is used as: `own_parameters()` -> ServerKeyExchange params, `peer_parameters(body of ClientKeyExchange)`,
     `premaster()`. The client's: `peer_parameters(params)`, `own_parameters()` -> body of ClientKeyExchange, `premaster()`.
     """
 
-    # True if `premaster` needs what CertificateVerify carries; it is then called after that message.
-    premaster_after_certificate_verify: bool
+    # True if `premaster` needs what CertificateVerify carries: `proof` and `premaster` are then called after that message, and a
+    # client that shows no certificate is refused
+    premaster_after_certificate_verify: bool = False
+    # code point of the named group that was used, 0 for none; read after `premaster`
+    group: int = 0
 
     def own_parameters(self) -> bytes | None:
         """Bytes of our key exchange message without the signature; None for no such message (server only)."""
@@ -152,12 +169,21 @@ class KeyExchangeRun(Protocol):
     def parameters_length(self, message: bytes) -> int:
         """Client: how many leading bytes of a ServerKeyExchange body are params; the rest is the signature."""
 
-    def peer_parameters(self, body: bytes) -> None: ...
+    def peer_parameters(self, body: bytes) -> None:
+        """Take the peer's params (at the client) or ClientKeyExchange (at the server), which must be used up."""
 
-    def premaster(self) -> bytes: ...
+    def proof(self, credential: Credential | PeerCredential, scheme: int, content: bytes, signature: bytes) -> None:
+        """Only with `premaster_after_certificate_verify`: the client's CertificateVerify, made or verified just now.
+
+        `credential` is the client's own, or at the server what `ExaminePeer` made of it and has verified `signature` already.
+        """
+
+    def premaster(self) -> bytes:
+        """The premaster secret."""
 
     def peer_credential(self) -> PeerCredential | None:
         """Whom the exchange itself proved, once Finished has been verified; None if it proves nobody."""
+        return None
 
 
 class KeyExchange(Protocol):

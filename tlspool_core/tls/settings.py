@@ -53,6 +53,7 @@ class Settings:
     max_handshake_bytes: int = 250_000
     middlebox_compatibility: bool = True
     certificate_compression: bool = False
+    require_extended_master_secret: bool = True  # TLS 1.2, RFC 7627; without it, sessions of such peers are not resumed
     now: Callable[[], float] | None = None  # seconds since the epoch; None: time.time
     random: Callable[[int], bytes] | None = None  # None: os.urandom; others only in tests with published traces
     key_log: Callable[[str], None] | None = field(default=None, repr=False)  # NSS key log lines
