@@ -311,6 +311,10 @@ class CredentialType(ABC):
     def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - optional to override
         """Take the plugin's configuration section; called at start and on reload. Raise ValueError naming the key."""
 
+    def owns(self, peer: PeerCredential) -> bool:
+        """Whether a peer credential is of this type; types that prove peers without a certificate say so here."""
+        return peer.certificate_type in self.certificate_types
+
     @abstractmethod
     async def load(self, local: LocalCredential, find_key: Callable[[str], Awaitable[Key]]) -> Credential | None:
         """Make a credential ready for use, checking that key and public part belong together.
@@ -448,8 +452,22 @@ class Aaa(ABC):
 # --- command line --------------------------------------------------------------------------------------------------------------
 
 
+class CliContext(Protocol):
+    """What `tlspool` hands to every command as click's context object (`@click.pass_obj`)."""
+
+    @property
+    def json(self) -> bool:
+        """Whether the output is for programs."""
+
+    def backend(self, *, readonly: bool = False) -> ConfigBackend:
+        """The configured databases, opened. Raises ConfigError."""
+
+    def settings(self, kind: str, name: str) -> Mapping[str, Any]:
+        """The configuration section [kind.name], for example ("keystore", "pkcs11"); empty if there is none."""
+
+
 class CliCommand(Protocol):
-    """A command, or group of commands, under `tlspool`."""
+    """A command, or group of commands, under `tlspool`; its click context object is a `CliContext`."""
 
     @property
     def name(self) -> str: ...
