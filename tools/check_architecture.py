@@ -58,7 +58,7 @@ def core_faults() -> Iterator[str]:
             yield f"{path.relative_to(ROOT)}: room {room!r} has no row in {Path(__file__).name}"
             continue
         for line, module in imported_modules(path):
-            if module == "relative import" or module.startswith("tlspool_") and not module.startswith(CORE):
+            if module == "relative import" or (module.startswith("tlspool_") and not module.startswith(CORE)):
                 yield f"{path.relative_to(ROOT)}:{line}: {module} is not for the core"
             elif module.startswith(CORE + "."):
                 target = module.split(".")[1]

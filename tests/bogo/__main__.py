@@ -114,7 +114,10 @@ def run(runner: Path, tree: Path, patterns: list[str], workers: int) -> dict[str
 def failures() -> str:
     """What the runner said about the tests that failed."""
     log = (CACHE / "log.txt").read_text()
-    return "\n".join(re.findall(r"^FAILED \(.*?(?=^(?:PASSED|FAILED|SKIPPED|UNIMPLEMENTED|DISABLED|$))", log, re.S | re.M)) or log[-3000:]
+    return (
+        "\n".join(re.findall(r"^FAILED \(.*?(?=^(?:PASSED|FAILED|SKIPPED|UNIMPLEMENTED|DISABLED|$))", log, re.S | re.M))
+        or log[-3000:]
+    )
 
 
 def main() -> int:

@@ -12,9 +12,9 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from tlspool_core.testing.peers import SoftwareCredential, examine_x509
 
 from tests.bogo.flags import Flags, Unimplemented
-from tlspool_core.testing.peers import SoftwareCredential, examine_x509
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls import questions as ask
 from tlspool_core.tls.seams import CertificateEntry
@@ -38,7 +38,8 @@ class Clock:
 def pem_chain(path: str) -> tuple[bytes, ...]:
     """DER certificates of a PEM file, end entity first."""
     return tuple(
-        certificate.public_bytes(serialization.Encoding.DER) for certificate in x509.load_pem_x509_certificates(Path(path).read_bytes())
+        certificate.public_bytes(serialization.Encoding.DER)
+        for certificate in x509.load_pem_x509_certificates(Path(path).read_bytes())
     )
 
 

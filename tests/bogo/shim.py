@@ -239,9 +239,8 @@ class Exchange:
             raise Failed(f"HelloRetryRequest: {facts.retried}")
         if flags.expect_extended_master_secret and not facts.extended_master_secret:
             raise Failed("No EMS for connection when expected")
-        if not flags.server or flags.require_any_client_certificate:
-            if self.connection.peer is None:
-                raise Failed("Received no peer certificate but expected one.")
+        if (not flags.server or flags.require_any_client_certificate) and self.connection.peer is None:
+            raise Failed("Received no peer certificate but expected one.")
         if flags.expect_peer_cert_file:
             shown = [entry.data for entry in self.connection.peer.entries] if self.connection.peer else []
             if shown != answers.expected_peer_chain():
