@@ -65,7 +65,7 @@ def test_appendix_b() -> None:
 
 
 def test_the_groups_are_those_that_another_implementation_knows() -> None:
-    assert {(group.generator, group.prime) for group in GROUPS.values()} == set(goodGroupParameters)
+    assert {(group.generator, group.prime) for group in GROUPS.values()} <= set(goodGroupParameters)
     assert all(group.prime.bit_length() == bits for bits, group in GROUPS.items())
 
 
