@@ -99,12 +99,12 @@ class Protection(ABC):
         """The usage limit of the key is near: in TLS 1.3, send a KeyUpdate (RFC 8446 section 5.5)."""
         return self.sequence >= self.update_after
 
-    def _next_sequence(self) -> int:
-        """Use up a sequence number; it must not wrap (RFC 8446 section 5.3)."""
+    def take_sequences(self, count: int = 1) -> int:
+        """Use up sequence numbers; the first of them. They must not wrap (RFC 8446 section 5.3): raises InternalError."""
         sequence = self.sequence
-        if sequence >= MAX_SEQUENCE:
+        if sequence + count > MAX_SEQUENCE:
             raise InternalError("sequence numbers of a key are used up")
-        self.sequence = sequence + 1
+        self.sequence = sequence + count
         return sequence
 
     @abstractmethod
@@ -167,7 +167,7 @@ class AeadProtection(Protection):
             plaintext = self.aead.decrypt(nonce, fragment, associated)
         except InvalidTag:
             raise BadRecordMac("a record does not open") from None
-        self._next_sequence()
+        self.take_sequences()
         return plaintext
 
 
@@ -181,7 +181,7 @@ class XorNonce13(AeadProtection):
 
     def seal(self, content_type: int, fragment: Buffer) -> bytes:
         header = b"\x17\x03\x03" + (len(fragment) + self.overhead).to_bytes(2, "big")
-        nonce = (self.iv ^ self._next_sequence()).to_bytes(12, "big")
+        nonce = (self.iv ^ self.take_sequences()).to_bytes(12, "big")
         return header + self.aead.encrypt(nonce, b"".join((fragment, _BYTE[content_type])), header)
 
     def open(self, header: bytes, fragment: Buffer) -> tuple[int, bytes]:
@@ -216,7 +216,7 @@ class Explicit12(_Aead12):
 
     def seal(self, content_type: int, fragment: Buffer) -> bytes:
         associated = self.associated(content_type, len(fragment))
-        nonce = (self.iv | self._next_sequence()).to_bytes(12, "big")
+        nonce = (self.iv | self.take_sequences()).to_bytes(12, "big")
         header = _BYTE[content_type] + b"\x03\x03" + (len(fragment) + self.overhead).to_bytes(2, "big")
         return b"".join((header, nonce[4:], self.aead.encrypt(nonce, fragment, associated)))
 
@@ -235,7 +235,7 @@ class XorNonce12(_Aead12):
 
     def seal(self, content_type: int, fragment: Buffer) -> bytes:
         associated = self.associated(content_type, len(fragment))
-        nonce = (self.iv ^ self._next_sequence()).to_bytes(12, "big")
+        nonce = (self.iv ^ self.take_sequences()).to_bytes(12, "big")
         header = _BYTE[content_type] + b"\x03\x03" + (len(fragment) + self.overhead).to_bytes(2, "big")
         return header + self.aead.encrypt(nonce, fragment, associated)
 
@@ -271,7 +271,7 @@ class EncryptThenMac12(Protection):
         encryptor = Cipher(algorithms.AES(self._key), modes.CBC(iv)).encryptor()
         body = iv + encryptor.update(bytes(fragment) + _BYTE[padding] * (padding + 1)) + encryptor.finalize()
         tag = self._tag(content_type, body)
-        self._next_sequence()
+        self.take_sequences()
         return b"".join((_BYTE[content_type], b"\x03\x03", (len(body) + len(tag)).to_bytes(2, "big"), body, tag))
 
     def open(self, header: bytes, fragment: Buffer) -> tuple[int, bytes]:
@@ -282,7 +282,7 @@ class EncryptThenMac12(Protection):
             raise BadRecordMac("a record does not open")
         decryptor = Cipher(algorithms.AES(self._key), modes.CBC(bytes(body[:BLOCK_LENGTH]))).decryptor()
         padded = decryptor.update(body[BLOCK_LENGTH:]) + decryptor.finalize()
-        self._next_sequence()
+        self.take_sequences()
         return header[0], _unpadded(padded)
 
 

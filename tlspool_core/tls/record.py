@@ -63,6 +63,7 @@ class RecordLayer:
     """Both directions of one connection.
 
     The driver sets `version` as soon as it is negotiated, and `change_cipher_spec` as the flow goes on.  Lengths are in bytes.
+    `receive_limit` bounds the plaintext of a protected record, in TLS 1.3 with content type and padding.
     """
 
     __slots__ = (
@@ -70,11 +71,11 @@ class RecordLayer:
         "_empty_run",
         "_incoming",
         "_outgoing",
-        "_receive_limit",
         "_seen_ccs",
         "_send_limit",
         "change_cipher_spec",
         "read_protection",
+        "receive_limit",
         "version",
         "write_protection",
     )
@@ -87,7 +88,7 @@ class RecordLayer:
         self.change_cipher_spec = CcsRule.DELIVER
         self._incoming = bytearray()
         self._outgoing = bytearray()
-        self._receive_limit = MAX_PLAINTEXT + 1
+        self.receive_limit = MAX_PLAINTEXT + 1
         self._send_limit = MAX_PLAINTEXT + 1
         self._early_data_left = 0
         self._empty_run = 0
@@ -105,7 +106,7 @@ class RecordLayer:
 
     def limit_received(self, limit: int) -> None:
         """The record_size_limit that we sent and the peer honours (RFC 8449): holds for protected records only."""
-        self._receive_limit = limit
+        self.receive_limit = limit
 
     def limit_sent(self, limit: int) -> None:
         """The peer's record_size_limit, at least 64; a larger value than the version's maximum is no promise to use it."""
@@ -223,11 +224,11 @@ class RecordLayer:
         if protection.hides_type:
             if not _ALERT <= content[0] <= _DATA:
                 raise UnexpectedRecordType(f"content type {content[0]} in an encrypted record")
-            length, limit = body_length - protection.overhead + 1, self._receive_limit
+            length, limit = body_length - protection.overhead + 1, self.receive_limit
         elif isinstance(protection, NullProtection):
             length, limit = len(content[1]), MAX_PLAINTEXT
         else:
-            length, limit = len(content[1]), min(self._receive_limit, MAX_PLAINTEXT)
+            length, limit = len(content[1]), min(self.receive_limit, MAX_PLAINTEXT)
         if length > limit:
             raise RecordOverflow(f"{length} bytes of plaintext")
 
