@@ -1,0 +1,36 @@
+"""Real distributions, made in a temporary directory on sys.path: what the registry finds is what `pip install` would leave."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """`install("name", "source", key="entry point", version="1.0")` puts a distribution with one module there."""
+    site = tmp_path / "site"
+    site.mkdir()
+    # installed plugins of the machine that runs the tests must not matter: only this directory and the standard library's are seen
+    monkeypatch.setattr(sys, "path", [str(site), *(entry for entry in sys.path if "site-packages" not in entry)])
+    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()])
+    before = set(sys.modules)
+
+    def put(distribution: str, source: str, *, key: str = "", version: str = "1.0") -> None:
+        module = distribution.replace("-", "_")
+        (site / f"{module}.py").write_text(textwrap.dedent(source))
+        metadata = site / f"{module}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (metadata / "entry_points.txt").write_text(f"[tlspool]\n{key or distribution} = {module}\n")
+
+    yield put
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(site) in str(sys.modules[name].__file__):
+            del sys.modules[name]
