@@ -433,3 +433,7 @@ class BadBinder(DecryptError):
 
 class NoPeerCertificate(DecodeError):
     """A server's Certificate message is empty (RFC 8446 section 4.4.2.4)."""
+
+
+class CertificateChainTooLong(BadCertificate):
+    """More certificates than we look at."""

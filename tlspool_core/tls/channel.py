@@ -26,7 +26,7 @@ from tlspool_core.tls.alerts import (
     TooManyWarnings,
 )
 from tlspool_core.tls.enums import ContentType, HandshakeType
-from tlspool_core.tls.protection import Protection
+from tlspool_core.tls.protection import Buffer, Protection
 from tlspool_core.tls.record import RecordLayer
 
 # what an honest peer sends between two messages of substance is none at all; a few are forgiven
@@ -152,7 +152,7 @@ class Channel:
             self.records.write(ContentType.HANDSHAKE, b"".join(self._outgoing))
             self._outgoing.clear()
 
-    def write(self, content_type: int, content: bytes) -> None:
+    def write(self, content_type: int, content: Buffer) -> None:
         """Other content, after the handshake messages so far."""
         self.flush()
         self.records.write(content_type, content)

@@ -36,8 +36,9 @@ from tlspool_core.tls.enums import ContentType
 from tlspool_core.tls.messages import Message, frame, message_name
 from tlspool_core.tls.protection import Protection
 from tlspool_core.tls.questions import Call, HandshakeFacts, JudgePeer, Question
-from tlspool_core.tls.seams import Credential, PeerCredential
-from tlspool_core.tls.settings import Settings, StoredSession
+from tlspool_core.tls.record import CcsRule
+from tlspool_core.tls.seams import Credential, PeerCredential, Version
+from tlspool_core.tls.settings import TLS13, Settings, StoredSession
 from tlspool_core.tls.transcript import Transcript
 
 A = TypeVar("A")
@@ -53,9 +54,11 @@ class Handshake(Generic[S]):
 
     __slots__ = (
         "_facts",
+        "_held",
         "_received",
         "channel",
         "context",
+        "judged",
         "own",
         "peer",
         "random",
@@ -77,8 +80,10 @@ class Handshake(Generic[S]):
         self.own: Credential | None = None
         self.context = b""  # JudgePeer's answer, to be stored with the session
         self.sessions: list[StoredSession] = []  # client: tickets received on the way
+        self.judged = False
         self._facts: dict[str, Any] = {"role": role, "version": 0, "cipher_suite": 0, "cipher_suite_name": ""}
         self._received = 0
+        self._held: tuple[int, bytes] | None = None  # looked at by `next_type`, not yet read
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -87,10 +92,12 @@ class Handshake(Generic[S]):
     # --- waiting -------------------------------------------------------------------------------------------------------------
 
     async def _next(self) -> tuple[int, bytes]:
+        held, self._held = self._held, None
+        if held is not None:
+            return held
         while (item := self.channel.next()) is None:
             if self.channel.peer_closed:
                 raise AlertReceived(0)
-            self.channel.flush()
             await more_input()
         return item
 
@@ -121,6 +128,13 @@ class Handshake(Generic[S]):
         assert isinstance(message, kind)
         return message
 
+    async def next_type(self) -> int:
+        """Handshake type of the next message, which stays to be read; -1 for other content."""
+        if self._held is None:
+            self._held = await self._next()
+        content_type, raw = self._held
+        return raw[0] if content_type == ContentType.HANDSHAKE else -1
+
     async def read_change_cipher_spec(self) -> None:
         """TLS 1.2: the peer's next record is change_cipher_spec; no handshake bytes may precede it."""
         content_type, content = await self._next()
@@ -133,7 +147,6 @@ class Handshake(Generic[S]):
 
     async def ask(self, question: Question[A]) -> A:
         """Put a question to the driver of the connection; raises the TlsError that it refuses with."""
-        self.channel.flush()
         return await ask(question)
 
     async def call(self, who: str, work: Callable[[], T]) -> T:
@@ -147,6 +160,7 @@ class Handshake(Generic[S]):
         if not isinstance(answer, bytes) or len(answer) > MAX_CONTEXT:
             raise InternalError(f"JudgePeer is answered with at most {MAX_CONTEXT} bytes")
         self.context = answer
+        self.judged = True
 
     # --- sending -------------------------------------------------------------------------------------------------------------
 
@@ -159,8 +173,20 @@ class Handshake(Generic[S]):
         self.transcript.add(raw)
         self.channel.queue(raw)
 
+    def send_untracked(self, message: Message) -> None:
+        """As `send`, for what is no part of the transcript (NewSessionTicket in TLS 1.3)."""
+        self.channel.queue(frame(message.handshake_type, message.build()))
+
     def send_change_cipher_spec(self) -> None:
         self.channel.write(ContentType.CHANGE_CIPHER_SPEC, b"\x01")
+
+    def start_version(self, version: Version) -> None:
+        """The version is negotiated: from here on its rules hold for records and alerts."""
+        self.know(version=version)
+        self.channel.records.version = version
+        if version == TLS13:
+            self.channel.strict_alerts = True
+            self.channel.records.change_cipher_spec = CcsRule.DROP
 
     def set_read_protection(self, protection: Protection) -> None:
         self.channel.set_read_protection(protection)
@@ -179,6 +205,10 @@ class Handshake(Generic[S]):
     def know(self, **facts: object) -> None:
         """Note facts, by the field names of HandshakeFacts."""
         self._facts.update(facts)
+
+    def adopt_facts(self, facts: HandshakeFacts) -> None:
+        """Start from what is known of an established session."""
+        self._facts = {name: getattr(facts, name) for name in facts.__slots__}
 
     def facts(self) -> HandshakeFacts:
         """What is known so far."""

@@ -1,0 +1,175 @@
+"""The ClientHello of either version: what a client offers, and what it has to remember of it.
+
+Theory of operation
+-------------------
+One ClientHello serves all the versions of the settings (RFC 8446 appendix D).  `Offer` keeps what the answer refers to: the
+extensions, the private halves of the key shares, and the pre-shared keys.  After HelloRetryRequest the same offer is amended,
+never built anew, so that everything else stays as it was (RFC 8446 section 4.1.2).
+
+PSK binders cover the ClientHello up to themselves (section 4.2.11.2): `send` builds it with empty binders first, then fills them in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tlspool_core.tls import extension_contents as contents
+from tlspool_core.tls import plugin_extensions
+from tlspool_core.tls.codec import u16
+from tlspool_core.tls.enums import CertificateType, CompressionAlgorithm, PskMode
+from tlspool_core.tls.enums import ExtensionType as Ext
+from tlspool_core.tls.groups import KeyShare, generate
+from tlspool_core.tls.handshake import Handshake
+from tlspool_core.tls.messages import ClientHello, frame
+from tlspool_core.tls.negotiation import client_share_groups, client_suites, enabled_groups
+from tlspool_core.tls.session_state import SessionState, parse_session_state
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings
+from tlspool_core.tls.signatures import accepted_schemes
+from tlspool_core.tls.suites import enabled_suites
+from tlspool_core.tls.tls13.key_schedule import HASH_LENGTHS, EarlySecret
+
+_X509_ALONE = (CertificateType.X509,)
+
+
+@dataclass(slots=True)
+class OfferedKey:
+    """A pre-shared key that the ClientHello offers; `state` is None for an external one."""
+
+    identity: bytes = field(repr=False)
+    age: int
+    hash_name: str
+    early: EarlySecret
+    state: SessionState | None
+
+
+@dataclass(slots=True)
+class Offer:
+    """What the client offered."""
+
+    hello: ClientHello
+    shares: dict[int, KeyShare]
+    psks: list[OfferedKey]
+
+    def offered(self, code: int) -> bool:
+        return code in self.hello.extensions
+
+
+async def make_offer(hs: Handshake[ClientSettings]) -> Offer:
+    """Out of the settings, with what plugins' extensions add."""
+    settings = hs.settings
+    tls13 = TLS13 in settings.versions
+    shares = {group: generate(group) for group in client_share_groups(settings)} if tls13 else {}
+    psks = _offered_keys(hs) if tls13 else []
+    extensions = _extensions(settings, _resumable12(hs))
+    if tls13:
+        extensions |= _extensions13(settings, shares)
+    extensions |= await plugin_extensions.client_hello(hs, retry=False)
+    session_id = b""
+    if (tls13 and settings.middlebox_compatibility) or extensions.get(Ext.SESSION_TICKET):
+        session_id = hs.random(32)
+    suites = client_suites(settings, extensions)
+    if any(suite.mac for suite in suites):
+        extensions[Ext.ENCRYPT_THEN_MAC] = b""
+    hello = ClientHello(hs.random(32), tuple([suite.code for suite in suites]), extensions, session_id)
+    return Offer(hello, shares, psks)
+
+
+def _extensions(settings: ClientSettings, session12: bytes) -> dict[int, bytes]:
+    """What both versions have, and TLS 1.2 alone."""
+    found: dict[int, bytes] = {}
+    if settings.server_name is not None:
+        found[Ext.SERVER_NAME] = contents.build_server_name(settings.server_name)
+    if TLS12 in settings.versions:
+        found[Ext.EXTENDED_MASTER_SECRET] = b""
+        found[Ext.RENEGOTIATION_INFO] = b"\0"
+        found[Ext.EC_POINT_FORMATS] = b"\1\0"
+        found[Ext.SESSION_TICKET] = session12
+    found[Ext.SUPPORTED_GROUPS] = contents.build_u16s(enabled_groups(settings))
+    found[Ext.SIGNATURE_ALGORITHMS] = contents.build_u16s(accepted_schemes(settings))
+    if settings.signature_schemes_cert:
+        found[Ext.SIGNATURE_ALGORITHMS_CERT] = contents.build_u16s(settings.signature_schemes_cert)
+    if settings.alpn:
+        found[Ext.ALPN] = contents.build_protocol_names(settings.alpn)
+    if settings.want_ocsp:
+        found[Ext.STATUS_REQUEST] = contents.STATUS_REQUEST
+    if settings.want_scts:
+        found[Ext.SIGNED_CERTIFICATE_TIMESTAMP] = b""
+    if tuple(settings.own_certificate_types) not in ((), _X509_ALONE):
+        found[Ext.CLIENT_CERTIFICATE_TYPE] = contents.build_certificate_types(settings.own_certificate_types)
+    if tuple(settings.peer_certificate_types) not in ((), _X509_ALONE):
+        found[Ext.SERVER_CERTIFICATE_TYPE] = contents.build_certificate_types(settings.peer_certificate_types)
+    limit = settings.record_size_limit if TLS13 in settings.versions else min(settings.record_size_limit, 16384)
+    found[Ext.RECORD_SIZE_LIMIT] = u16(limit)
+    return found
+
+
+def _extensions13(settings: ClientSettings, shares: dict[int, KeyShare]) -> dict[int, bytes]:
+    """What TLS 1.3 brought."""
+    found = {
+        int(Ext.SUPPORTED_VERSIONS): contents.build_u16s8(settings.versions),
+        int(Ext.PSK_KEY_EXCHANGE_MODES): bytes((1, PskMode.PSK_DHE_KE)),
+        int(Ext.KEY_SHARE): build_shares(shares),
+    }
+    if settings.certificate_compression:
+        found[Ext.COMPRESS_CERTIFICATE] = contents.build_u16s8((CompressionAlgorithm.ZLIB,))
+    if settings.post_handshake_auth:
+        found[Ext.POST_HANDSHAKE_AUTH] = b""
+    return found
+
+
+def build_shares(shares: dict[int, KeyShare]) -> bytes:
+    """key_share in ClientHello."""
+    return contents.build_key_shares([(group, share.public) for group, share in shares.items()])
+
+
+# --- sessions and pre-shared keys ------------------------------------------------------------------------------------------------
+
+
+def offered_session(hs: Handshake[ClientSettings], version: int) -> SessionState | None:
+    """The session of the settings if it may be offered in this version, and to this server."""
+    session = hs.settings.session
+    state = parse_session_state(session.state) if session is not None else None
+    if state is None or state.version != version or version not in hs.settings.versions:
+        return None
+    return state if state.server_name == hs.settings.server_name and state.fresh(hs.now()) else None
+
+
+def _resumable12(hs: Handshake[ClientSettings]) -> bytes:
+    session = hs.settings.session
+    if session is None or offered_session(hs, TLS12) is None:
+        return b""
+    return session.ticket
+
+
+def _offered_keys(hs: Handshake[ClientSettings]) -> list[OfferedKey]:
+    """The ticket first, then an external key; only such as have a hash in common with the suites."""
+    settings = hs.settings
+    hashes = {suite.code: suite.hash_name for suite in enabled_suites(settings) if suite.version == TLS13}
+    found: list[OfferedKey] = []
+    session, state = settings.session, offered_session(hs, TLS13)
+    if session is not None and state is not None:
+        age = int((hs.now() - session.obtained) * 1000) + state.age_add & 0xFFFFFFFF
+        hash_name = hashes.get(state.cipher_suite)
+        if hash_name is not None:
+            found.append(OfferedKey(session.ticket, age, hash_name, EarlySecret(hash_name, state.secret), state))
+    psk = settings.psk
+    if psk is not None and psk.hash_name in hashes.values():
+        found.append(OfferedKey(psk.identity, 0, psk.hash_name, EarlySecret(psk.hash_name, psk.key), None))
+    return found
+
+
+def send_client_hello(hs: Handshake[ClientSettings], offer: Offer) -> None:
+    """Build and send; pre_shared_key is last, with binders over the transcript so far and all that precedes them."""
+    hello = offer.hello
+    hello.extensions.pop(Ext.PRE_SHARED_KEY, None)
+    if offer.psks:
+        identities = [(psk.identity, psk.age) for psk in offer.psks]
+        blank = [bytes(HASH_LENGTHS[psk.hash_name]) for psk in offer.psks]
+        hello.extensions[Ext.PRE_SHARED_KEY] = contents.build_offered_psks(identities, blank)
+        raw = frame(hello.handshake_type, hello.build())
+        truncated = raw[: -(2 + sum(1 + len(binder) for binder in blank))]
+        binders = [
+            psk.early.binder(hs.transcript.digest_with(truncated, psk.hash_name), external=psk.state is None) for psk in offer.psks
+        ]
+        hello.extensions[Ext.PRE_SHARED_KEY] = contents.build_offered_psks(identities, binders)
+    hs.send(hello)

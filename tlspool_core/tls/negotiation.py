@@ -1,0 +1,126 @@
+"""Choosing among what both sides can do, for both roles.
+
+Theory of operation
+-------------------
+The tables (`suites`, `groups`, `signatures`) say what exists and what the settings allow; the functions here find what two
+sides have in common.  A server goes by its own order of preference unless the settings say otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from tlspool_core.tls.alerts import (
+    NoApplicationProtocol,
+    NoCertificateTypeInCommon,
+    NoCredential,
+    NoGroupInCommon,
+    NoSchemeInCommon,
+    NoSuiteInCommon,
+)
+from tlspool_core.tls.groups import DEFAULT_GROUPS, GROUPS
+from tlspool_core.tls.seams import CipherSuite, Credential, Version
+from tlspool_core.tls.settings import TLS13, ClientSettings, ServerSettings, Settings
+from tlspool_core.tls.signatures import schemes_for
+from tlspool_core.tls.suites import ECDHE, enabled_suites
+
+MAX_CLIENT_SHARES = 2
+
+
+def enabled_groups(settings: Settings, version: Version | None = None) -> Sequence[int]:
+    """Groups that the settings allow in this version, or in any of theirs; best first."""
+    versions = frozenset(settings.versions if version is None else (version,))
+    return [code for code in settings.groups or DEFAULT_GROUPS if code in GROUPS and GROUPS[code].versions & versions]
+
+
+def client_share_groups(settings: ClientSettings) -> Sequence[int]:
+    """Groups that the first ClientHello has a share for: as set, else the best, and the best of those without ML-KEM."""
+    groups = enabled_groups(settings, TLS13)
+    if settings.key_share_groups:
+        return [group for group in groups if group in settings.key_share_groups]
+    classic = [group for group in groups if not GROUPS[group].quantum_safe]
+    return list(dict.fromkeys((*groups[:1], *classic[:1])))[:MAX_CLIENT_SHARES]
+
+
+def client_suites(settings: ClientSettings, extensions: Mapping[int, bytes]) -> Sequence[CipherSuite]:
+    """What a client offers: a TLS 1.2 suite only if its key exchange is there and usable with these extensions."""
+    exchanges = {exchange.name: exchange for exchange in settings.key_exchanges}
+    offered = []
+    for suite in enabled_suites(settings):
+        exchange = exchanges.get(suite.key_exchange)
+        if suite.version == TLS13 or suite.key_exchange == ECDHE or (exchange is not None and exchange.usable(extensions)):
+            offered.append(suite)
+    return offered
+
+
+def choose_suite(settings: ServerSettings, offered: Sequence[int], version: Version) -> CipherSuite:
+    """The best suite of TLS 1.3 in common. Raises NoSuiteInCommon."""
+    ours = [suite for suite in enabled_suites(settings) if suite.version == version]
+    if not settings.prefer_own_suites:
+        order = {code: rank for rank, code in reversed(list(enumerate(offered)))}
+        ours.sort(key=lambda suite: order.get(suite.code, len(offered)))
+    for suite in ours:
+        if suite.code in offered:
+            return suite
+    raise NoSuiteInCommon(f"none of {len(offered)} cipher suites")
+
+
+def choose_group(settings: ServerSettings, offered: Sequence[int], shares: Mapping[int, bytes]) -> int:
+    """The group of a TLS 1.3 server, which needs a HelloRetryRequest if there is no share for it. Raises NoGroupInCommon.
+
+    A quantum-safe group in common is worth a round trip; among equals, one that the client has sent a share for is taken.
+    """
+    common = [group for group in enabled_groups(settings, TLS13) if group in offered]
+    if not common:
+        raise NoGroupInCommon(f"none of {len(offered)} groups")
+    return min(common, key=lambda group: (not GROUPS[group].quantum_safe, group not in shares))
+
+
+def schemes_in(settings: Settings, version: Version, offered: Sequence[int]) -> frozenset[int]:
+    """Schemes that the peer offered and that may sign in this version."""
+    table = schemes_for(settings)
+    return frozenset([code for code in offered if code in table and version in table[code].versions])
+
+
+def best_scheme(credential: Credential, usable: frozenset[int]) -> int | None:
+    """The scheme that the credential likes best among the usable ones."""
+    for code in credential.signature_schemes:
+        if code in usable:
+            return code
+    return None
+
+
+def choose_credential(
+    credentials: Sequence[Credential],
+    types: Iterable[int],
+    usable: frozenset[int],
+    authorities: Sequence[bytes] = (),
+) -> tuple[Credential, int]:
+    """The first credential that the peer can take, with the scheme to sign by.
+
+    One whose issuer the peer named goes first; certificate_authorities is a hint, so others follow (RFC 8446 section 4.2.4).
+    Raises NoCredential, NoCertificateTypeInCommon or NoSchemeInCommon, whichever says why.
+    """
+    if not credentials:
+        raise NoCredential("there is no credential")
+    of_type = [credential for credential in credentials if credential.certificate_type in types]
+    if not of_type:
+        raise NoCertificateTypeInCommon("no credential of a type that the peer accepts")
+    fitting = [(credential, scheme) for credential in of_type if (scheme := best_scheme(credential, usable)) is not None]
+    if not fitting:
+        raise NoSchemeInCommon("no credential can sign with a scheme that the peer accepts")
+    if authorities:
+        for credential, scheme in fitting:
+            if not credential.issuers or not frozenset(authorities).isdisjoint(credential.issuers):
+                return credential, scheme
+    return fitting[0]
+
+
+def choose_alpn(ours: Sequence[bytes], offered: Sequence[bytes] | None) -> bytes | None:
+    """RFC 7301 section 3.2: the first of ours that the client has; None if either side does not care."""
+    if not ours or offered is None:
+        return None
+    for name in ours:
+        if name in offered:
+            return name
+    raise NoApplicationProtocol(f"none of {len(offered)} protocols")

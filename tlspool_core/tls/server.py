@@ -1,0 +1,41 @@
+"""A server's handshake up to the point where the version is known."""
+
+from __future__ import annotations
+
+from tlspool_core.tls.alerts import InappropriateFallback, NoVersionInCommon
+from tlspool_core.tls.enums import FALLBACK_SCSV
+from tlspool_core.tls.enums import ExtensionType as Ext
+from tlspool_core.tls.extension_contents import parse_u16s8
+from tlspool_core.tls.handshake import Established, Handshake
+from tlspool_core.tls.messages import ClientHello
+from tlspool_core.tls.settings import TLS12, TLS13, ServerSettings
+from tlspool_core.tls.tls13 import server as server13
+
+
+async def accept(hs: Handshake[ServerSettings]) -> Established:
+    """ClientHello, then the coroutine of the version."""
+    hello = await hs.read(ClientHello, add=False)
+    version = _select_version(hs.settings, hello)
+    if FALLBACK_SCSV in hello.cipher_suites and version < max(hs.settings.versions):
+        raise InappropriateFallback(f"the client fell back to 0x{version:04x}")
+    hs.start_version(version)
+    if version == TLS13:
+        return await server13.serve(hs, hello)
+    hs.transcript.add(hs.raw)
+    from tlspool_core.tls.tls12 import server as server12
+
+    return await server12.serve(hs, hello)
+
+
+def _select_version(settings: ServerSettings, hello: ClientHello) -> int:
+    """RFC 8446 section 4.2.1: supported_versions counts alone where it is there; our order of preference."""
+    offered = hello.extensions.get(Ext.SUPPORTED_VERSIONS)
+    if offered is not None:
+        versions = parse_u16s8(offered)
+        for version in settings.versions:
+            if version in versions:
+                return version
+        raise NoVersionInCommon("none of the client's supported_versions")
+    if hello.legacy_version < TLS12 or hello.legacy_version >> 8 != 3 or TLS12 not in settings.versions:
+        raise NoVersionInCommon(f"the client speaks up to 0x{hello.legacy_version:04x}")
+    return TLS12

@@ -1,0 +1,113 @@
+"""What is kept of a session so that it can be resumed: inside the server's ticket, and beside the client's.
+
+Theory of operation
+-------------------
+Both versions and both roles keep the same: the secret, what was negotiated, and what the peer showed, so that a resumed session
+can be judged again by the policy of that day (`JudgePeer.context` is what the judge wanted to remember).  The encoding has a format
+number in front; what does not parse is no session: the answer is a full handshake, never an alert.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from tlspool_core.tls.alerts import DecodeError
+from tlspool_core.tls.codec import Reader, u8, u16, u32, vector8, vector16, vector24
+from tlspool_core.tls.messages import build_extensions, parse_extensions
+from tlspool_core.tls.seams import CertificateEntry
+
+_FORMAT: Final = 1
+NO_CERTIFICATE: Final = 255  # stands for "the peer showed nothing"; 255 is for private use among certificate types
+
+
+@dataclass(slots=True)
+class SessionState:
+    """State of one session, secret included.
+
+    `created` in milliseconds since the epoch, `lifetime` in seconds. `secret` is the PSK of the ticket in TLS 1.3, the master
+    secret in TLS 1.2. `age_add` is of TLS 1.3 only.
+    """
+
+    version: int
+    cipher_suite: int
+    created: int
+    lifetime: int
+    secret: bytes = field(repr=False)
+    age_add: int = 0
+    server_name: str | None = None
+    alpn: bytes | None = None
+    certificate_type: int = NO_CERTIFICATE  # of the peer
+    entries: tuple[CertificateEntry, ...] = ()
+    peer_scheme: int = 0
+    context: bytes = b""
+    extended_master_secret: bool = True  # TLS 1.2
+
+    def fresh(self, now: float) -> bool:
+        """Whether it may still be resumed at `now` (seconds since the epoch); a second of clock difference is forgiven."""
+        age = now * 1000 - self.created
+        return -1000 <= age < self.lifetime * 1000
+
+    def build(self) -> bytes:
+        """As bytes; what is inside must be encrypted wherever it is kept."""
+        entries = [vector24(entry.data) + build_extensions(dict(entry.extensions)) for entry in self.entries]
+        return b"".join(
+            (
+                u8(_FORMAT),
+                u16(self.version),
+                u16(self.cipher_suite),
+                self.created.to_bytes(8, "big"),
+                u32(self.lifetime),
+                u32(self.age_add),
+                vector8(self.secret),
+                vector16((self.server_name or "").encode("ascii")),
+                vector8(self.alpn or b""),
+                u8(self.certificate_type),
+                vector24(b"".join(entries)),
+                u16(self.peer_scheme),
+                vector16(self.context),
+                u8(self.extended_master_secret),
+            )
+        )
+
+
+def parse_session_state(data: bytes) -> SessionState | None:
+    """None for what is not in this format."""
+    try:
+        return _parse(Reader(data))
+    except (DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _parse(reader: Reader) -> SessionState | None:
+    if reader.u8() != _FORMAT:
+        return None
+    version, suite = reader.u16(), reader.u16()
+    created, lifetime, age_add = reader.u64(), reader.u32(), reader.u32()
+    secret = reader.vector8(1)
+    name = reader.vector16().decode("ascii")
+    alpn = reader.vector8()
+    certificate_type = reader.u8()
+    chain = reader.reader24()
+    entries = []
+    while chain:
+        data = chain.vector24()
+        entries.append(CertificateEntry(data, parse_extensions(chain)))
+    peer_scheme, context = reader.u16(), reader.vector16()
+    extended_master_secret = reader.u8() == 1
+    reader.finish()
+    return SessionState(
+        version=version,
+        cipher_suite=suite,
+        created=created,
+        lifetime=lifetime,
+        secret=secret,
+        age_add=age_add,
+        server_name=name or None,
+        alpn=alpn or None,
+        certificate_type=certificate_type,
+        entries=tuple(entries),
+        peer_scheme=peer_scheme,
+        context=context,
+        extended_master_secret=extended_master_secret,
+    )

@@ -1,0 +1,175 @@
+"""Pre-shared keys of TLS 1.3: tickets made, taken and offered again, and external keys (RFC 8446 sections 2.2, 4.2.11, 4.6.1).
+
+Theory of operation
+-------------------
+Only psk_dhe_ke is spoken, so a stolen ticket key opens no recorded session.  The server looks at a few identities only: each may
+cost a question.  An identity is first held to be a ticket; if nobody can open it, an external key.  Whichever is usable must
+then have a correct binder: a wrong one ends the handshake, as it shows that the client does not hold the key.
+
+A ticket is only good for the server name it was made for, and carries what the peer had shown, so that a resumed session is judged again.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from tlspool_core.tls.alerts import BadBinder
+from tlspool_core.tls.enums import ExtensionType as Ext
+from tlspool_core.tls.enums import PskMode
+from tlspool_core.tls.extension_contents import OfferedPsks
+from tlspool_core.tls.extensions import Place, table_for
+from tlspool_core.tls.handshake import Handshake
+from tlspool_core.tls.questions import ClientAuth, ExaminePeer, ExternalPsk, OpenTicket, SealTicket
+from tlspool_core.tls.seams import CertificateEntry, CipherSuite, PeerCredential
+from tlspool_core.tls.session_state import NO_CERTIFICATE, SessionState, parse_session_state
+from tlspool_core.tls.settings import TLS13, ServerSettings, StoredSession
+from tlspool_core.tls.suites import enabled_suites
+from tlspool_core.tls.tls13.key_schedule import EarlySecret, resumption_psk
+from tlspool_core.tls.tls13.messages import NewSessionTicket
+
+MAX_IDENTITIES: Final = 4  # that a server looks at
+MAX_LIFETIME: Final = 604_800  # seconds; RFC 8446 section 4.6.1
+MAX_UNTAKEN: Final = 8  # sessions that a client keeps for `take_sessions`
+
+
+# --- what either side stores -----------------------------------------------------------------------------------------------------
+
+
+def session_template(hs: Handshake[Any], suite: CipherSuite, lifetime: int = 0) -> SessionState:
+    """State of this session, but for the secret and what differs from ticket to ticket."""
+    facts = hs.facts()
+    peer = hs.peer
+    return SessionState(
+        version=TLS13,
+        cipher_suite=suite.code,
+        created=int(hs.now() * 1000),
+        lifetime=lifetime,
+        secret=b"",
+        server_name=facts.server_name,
+        alpn=facts.alpn,
+        certificate_type=NO_CERTIFICATE if peer is None else peer.certificate_type,
+        entries=() if peer is None else tuple([CertificateEntry(entry.data) for entry in peer.entries]),
+        peer_scheme=facts.peer_signature_scheme,
+        context=hs.context,
+    )
+
+
+async def stored_peer(hs: Handshake[Any], state: SessionState) -> PeerCredential | None:
+    """Whom the first handshake proved, rebuilt from what was stored."""
+    if state.certificate_type == NO_CERTIFICATE:
+        return None
+    hs.know(peer_signature_scheme=state.peer_scheme)
+    return await hs.ask(ExaminePeer(state.certificate_type, state.entries, TLS13))
+
+
+class TicketKeeper:
+    """Client: turns NewSessionTicket into sessions; lives as long as the connection."""
+
+    __slots__ = ("_hash_name", "_now", "_secret", "_template")
+
+    def __init__(self, hs: Handshake[Any], suite: CipherSuite, resumption_secret: bytes) -> None:
+        self._template = session_template(hs, suite)
+        self._hash_name = suite.hash_name
+        self._secret = resumption_secret
+        self._now = hs.now
+
+    def take(self, message: NewSessionTicket, sessions: list[StoredSession]) -> None:
+        """Add the session of this ticket; of many, the newest are kept."""
+        table_for(()).parse(Place.NEW_SESSION_TICKET, message.extensions)
+        lifetime = min(message.ticket_lifetime, MAX_LIFETIME)
+        if lifetime == 0:
+            return
+        now = self._now()
+        state = replace(
+            self._template,
+            created=int(now * 1000),
+            lifetime=lifetime,
+            age_add=message.ticket_age_add,
+            secret=resumption_psk(self._hash_name, self._secret, message.ticket_nonce),
+        )
+        if len(sessions) >= MAX_UNTAKEN:
+            del sessions[0]
+        sessions.append(StoredSession(message.ticket, state.build(), now))
+
+
+# --- server ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class SelectedKey:
+    """The pre-shared key of this handshake; `state` is None for an external one."""
+
+    index: int
+    early: EarlySecret = field(repr=False)
+    state: SessionState | None
+
+
+def _may_resume(hs: Handshake[ServerSettings], state: SessionState, suite_hash: str, client_auth: ClientAuth) -> bool:
+    """Whether the state fits this handshake; trust in the peer is judged later, by JudgePeer."""
+    known = {suite.code: suite.hash_name for suite in enabled_suites(hs.settings)}
+    return (
+        state.version == TLS13
+        and known.get(state.cipher_suite) == suite_hash
+        and state.fresh(hs.now())
+        and state.server_name == hs.facts().server_name
+        and not (client_auth is ClientAuth.REQUIRE and state.certificate_type == NO_CERTIFICATE)
+    )
+
+
+async def select_key(
+    hs: Handshake[ServerSettings], offered: dict[int, Any], suite: CipherSuite, client_auth: ClientAuth
+) -> SelectedKey | None:
+    """The first identity that we know and may use, its binder verified. The ClientHello is in `hs.raw`, not yet in the transcript.
+
+    Raises BadBinder.
+    """
+    psks: OfferedPsks | None = offered.get(Ext.PRE_SHARED_KEY)
+    if psks is None or PskMode.PSK_DHE_KE not in offered.get(Ext.PSK_KEY_EXCHANGE_MODES, b""):
+        return None
+    for index, (identity, _) in enumerate(psks.identities[:MAX_IDENTITIES]):
+        selected = await _open_identity(hs, index, identity, suite, client_auth)
+        if selected is not None:
+            _check_binder(hs, psks, selected, suite)
+            return selected
+    return None
+
+
+async def _open_identity(
+    hs: Handshake[ServerSettings], index: int, identity: bytes, suite: CipherSuite, client_auth: ClientAuth
+) -> SelectedKey | None:
+    opened = await hs.ask(OpenTicket(identity))
+    if opened is not None:
+        state = parse_session_state(opened)
+        if state is None or not _may_resume(hs, state, suite.hash_name, client_auth):
+            return None
+        return SelectedKey(index, EarlySecret(suite.hash_name, state.secret), state)
+    key = await hs.ask(ExternalPsk(identity, suite.hash_name))
+    return None if key is None else SelectedKey(index, EarlySecret(suite.hash_name, key), None)
+
+
+def _check_binder(hs: Handshake[ServerSettings], psks: OfferedPsks, selected: SelectedKey, suite: CipherSuite) -> None:
+    """RFC 8446 section 4.2.11.2: the binder covers the ClientHello up to the list of binders."""
+    truncated = hs.raw[: -psks.binders_length]
+    digest = hs.transcript.digest_with(truncated, suite.hash_name)
+    expected = selected.early.binder(digest, external=selected.state is None)
+    if not hmac.compare_digest(psks.binders[selected.index], expected):
+        raise BadBinder(f"PSK number {selected.index}")
+
+
+async def send_tickets(hs: Handshake[ServerSettings], suite: CipherSuite, resumption_secret: bytes, count: int) -> None:
+    """NewSessionTicket messages, as many as can be sealed; queued, outside the transcript."""
+    lifetime = min(hs.settings.ticket_lifetime, MAX_LIFETIME)
+    if count <= 0 or lifetime <= 0:
+        return
+    template = session_template(hs, suite, lifetime)
+    for number in range(count):
+        nonce = bytes((number,))
+        template.age_add = int.from_bytes(hs.random(4), "big")
+        template.secret = resumption_psk(suite.hash_name, resumption_secret, nonce)
+        ticket = await hs.ask(SealTicket(template.build()))
+        if ticket is None:
+            return
+        message = NewSessionTicket(lifetime, template.age_add, nonce, ticket, {})
+        hs.send_untracked(message)
