@@ -13,16 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from tlspool_core.wire.errors import ErrorCode, WireError
+
 S = TypeVar("S")
-KEY_LENGTH = 16
-
-
-class ControlError(Exception):
-    """Refused; `code` is the name of the error of the socket protocol, the text is for the application."""
-
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 class ControlEntry(Generic[S]):
@@ -40,6 +33,7 @@ class ControlKeys(Generic[S]):
 
     def __init__(self) -> None:
         self._entries: dict[bytes, ControlEntry[S]] = {}
+        self._controlled: dict[object, set[bytes]] = {}  # by client, so that its end costs no search
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -48,55 +42,64 @@ class ControlKeys(Generic[S]):
         return key in self._entries
 
     def register(self, key: bytes, session: S, controller: object) -> None:
-        """Name a new session. Raises ControlError if the key names one already."""
+        """Name a new session. Raises WireError if the key names one already."""
         if key in self._entries:
-            raise ControlError("CTLKEY_REGISTRATION", "TLS Pool: this control key is in use; pick another at random")
-        self._entries[key] = ControlEntry(session, controller)
+            raise WireError(ErrorCode.CTLKEY_REGISTRATION_FAILED, "This control key is in use; pick another at random")
+        entry = self._entries[key] = ControlEntry(session, None)
+        self._give(entry, key, controller)
+
+    def _give(self, entry: ControlEntry[S], key: bytes, controller: object | None) -> None:
+        if entry.controller is not None:
+            keys = self._controlled[entry.controller]
+            keys.discard(key)
+            if not keys:
+                del self._controlled[entry.controller]
+        entry.controller = controller
+        if controller is not None:
+            self._controlled.setdefault(controller, set()).add(key)
 
     def remove(self, key: bytes, session: S) -> None:
         """The session has ended; harmless if it is not there."""
         entry = self._entries.get(key)
         if entry is not None and entry.session is session:
+            self._give(entry, key, None)
             del self._entries[key]
 
     def _find(self, key: bytes) -> ControlEntry[S]:
         entry = self._entries.get(key)
         if entry is None:
-            raise ControlError("CTLKEY_NOT_FOUND", "TLS Pool: no session has this control key")
+            raise WireError(ErrorCode.CTLKEY_NOT_FOUND, "No session has this control key")
         return entry
 
     def controlled(self, key: bytes, client: object) -> S:
-        """The session that `client` controls under this key. Raises ControlError."""
+        """The session that `client` controls under this key. Raises WireError."""
         entry = self._find(key)
         if entry.controller is not client:
-            raise ControlError("CTLKEY_NOT_YOURS", "TLS Pool: this session is not under your control; reattach it first")
+            raise WireError(ErrorCode.CTLKEY_NOT_YOURS, "This session is not under your control; reattach it first")
         return entry.session
 
     def detach(self, key: bytes, client: object) -> S:
-        """Give up control. Raises ControlError."""
+        """Give up control. Raises WireError."""
         entry = self._find(key)
         if entry.controller is None:
-            raise ControlError("CTLKEY_ALREADY_DETACHED", "TLS Pool: this session is detached already")
+            raise WireError(ErrorCode.CTLKEY_ALREADY_DETACHED, "This session is detached already")
         if entry.controller is not client:
-            raise ControlError("CTLKEY_NOT_YOURS", "TLS Pool: this session is under another client's control")
-        entry.controller = None
+            raise WireError(ErrorCode.CTLKEY_NOT_YOURS, "This session is under another client's control")
+        self._give(entry, key, None)
         return entry.session
 
     def reattach(self, key: bytes, client: object) -> S:
-        """Take control of a detached session. Raises ControlError."""
+        """Take control of a detached session. Raises WireError."""
         entry = self._find(key)
         if entry.controller is not None:
-            raise ControlError(
-                "CTLKEY_ALREADY_ATTACHED", "TLS Pool: this session is under a client's control; detach it there first"
-            )
-        entry.controller = client
+            raise WireError(ErrorCode.CTLKEY_ALREADY_ATTACHED, "This session is under control; detach it there first")
+        self._give(entry, key, client)
         return entry.session
 
     def release(self, client: object) -> None:
         """A client has gone: what it controlled is detached."""
-        for entry in self._entries.values():
-            if entry.controller is client:
-                entry.controller = None
+        for key in self._controlled.pop(client, ()):
+            self._entries[key].controller = None
 
     def sessions(self) -> Iterator[S]:
         return (entry.session for entry in list(self._entries.values()))

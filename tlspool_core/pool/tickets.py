@@ -6,8 +6,8 @@ A ticket is session state under AES-256-GCM (RFC 5077 section 4 in spirit): epoc
 `rotation` seconds.  The keys form a chain: each epoch's chain value is an HKDF of the one before, the ticket key another HKDF of
 the chain value, and chain values are forgotten once no living ticket needs them.  So processes that start from one seed agree on
 every key without talking to each other, and what is stolen today does not open tickets whose epoch is gone.  The seed is random in
-a process of its own, handed down by the supervisor, or kept in a file that all processes (and hosts, if it is copied) share; whoever
-rotates writes the file anew, so that it forgets, too.
+a process of its own, handed down by the supervisor, or kept in a file that all processes (and hosts, if it is copied) share;
+whoever rotates writes the file anew, so that it forgets, too.
 
 A ticket that shall be used once is remembered until it expires; if more are in use than can be remembered, the newest are refused
 a resumption, never accepted twice.  The client's side uses each ticket once (RFC 8446 appendix C.4), always.

@@ -1,0 +1,285 @@
+"""Answers to the engine's questions during one handshake, out of databases, plugins, policy, site rules, and the application.
+
+Theory of operation
+-------------------
+Each question has one method.  An answer that is at hand costs no task switch; one that needs a token, a plugin's thread or the
+application is awaited under a limit.  To refuse, a method raises `Refusal`: it carries the alert for the peer (which says little)
+and the error for the application (which says why).  What is not a refusal but a fault becomes an internal error, and is logged.
+
+Which local identity a server shows: the name that the application gave, else the one that the client asks for by SNI; if there
+are both they must agree, unless the application wants to be asked (LOCALID_CHECK).  A client shows what the application names,
+else what the disclosure database gives the remote to see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tlspool_core.identity import DoNAI
+from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, Role
+from tlspool_core.pool import judge
+from tlspool_core.pool.credentials import OwnCredential
+from tlspool_core.tls import TlsConnection, alerts
+from tlspool_core.tls.alerts import TlsError
+from tlspool_core.tls.questions import (
+    AnyQuestion,
+    Call,
+    ChooseClientCredential,
+    ChooseServerCredential,
+    ClientAuth,
+    ExaminePeer,
+    ExternalPsk,
+    JudgePeer,
+    OpenTicket,
+    SealTicket,
+    ServerChoice,
+    Sign,
+)
+from tlspool_core.tls.seams import Credential, PeerCredential
+from tlspool_core.tls.settings import ClientSettings, ServerSettings
+from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.flags import StartTlsFlags
+
+if TYPE_CHECKING:
+    from tlspool_core.pool.core import Pool
+    from tlspool_core.pool.session import Session
+
+log = logging.getLogger("tlspool.session")
+
+
+class Refusal(Exception):
+    """A decision against the session: `alert` for the peer, `error` for the application."""
+
+    def __init__(self, alert: TlsError, error: WireError) -> None:
+        super().__init__(error.text)
+        self.alert = alert
+        self.error = error
+
+
+class Answers:
+    """For one handshake, or one exchange after it."""
+
+    def __init__(self, pool: Pool, session: Session) -> None:
+        self._pool = pool
+        self._session = session
+        self._own: list[OwnCredential] = []
+        self.local: DoNAI | None = None
+        self.remote: DoNAI | None = None
+        self.peer_type: CredentialType | None = None
+        self.decision = AaaDecision()
+        self.failure: WireError | None = None
+        self.hint = ""
+
+    # --- before the first byte -----------------------------------------------------------------------------------------------
+
+    async def settings(self) -> ClientSettings | ServerSettings:
+        """The engine's settings for this session. Raises WireError.
+
+        Only a client that may prove itself before it is asked for a certificate must know whom it is from the start.
+        """
+        session, pool = self._session, self._pool
+        remote = pool.identity(session.request.remoteid)
+        local = pool.identity(session.request.localid)
+        if session.role == "client" and local is None:
+            local = self._client_identity()
+        if session.role == "client" and local is not None and pool.engine.begins_early(local):
+            try:
+                await self._settle_local(local)
+            except Refusal as refusal:
+                raise refusal.error from None
+            local = self.local
+        return pool.engine.settings(session, local, remote)
+
+    # --- the questions -------------------------------------------------------------------------------------------------------
+
+    async def settle(self, connection: TlsConnection) -> None:
+        """Answer or refuse the question that the connection waits with."""
+        question = connection.question
+        assert question is not None
+        try:
+            answer = await self._answer(question)
+        except Refusal as refusal:
+            self.failure = refusal.error
+            connection.refuse(refusal.alert)
+        except TlsError as error:
+            connection.refuse(error)
+        except WireError as error:
+            self.failure = error
+            connection.refuse(alerts.UserCanceled("given up"))
+        except Exception as fault:
+            log.exception("fault while answering %s", type(question).__name__)
+            connection.refuse(alerts.InternalError(f"{type(fault).__name__} in the session"))
+        else:
+            connection.answer(answer)
+
+    async def _answer(self, question: AnyQuestion) -> object:
+        match question:
+            case Sign():
+                return await self._sign(question)
+            case ExaminePeer():
+                return self._examine(question)
+            case JudgePeer():
+                return await self._judge(question)
+            case ChooseServerCredential():
+                return await self._choose_as_server(question)
+            case ChooseClientCredential():
+                return await self._choose_as_client(question)
+            case Call():
+                return await self._pool.call(question.who, question.work)
+            case SealTicket():
+                return self._pool.seal_ticket(question.state, self._session)
+            case OpenTicket():
+                return self._pool.open_ticket(question.ticket, self._session)
+            case ExternalPsk():
+                return None
+        raise alerts.InternalError(f"no answer to {type(question).__name__}")
+
+    # --- our side ------------------------------------------------------------------------------------------------------------
+
+    async def _choose_as_server(self, question: ChooseServerCredential) -> ServerChoice:
+        session = self._session
+        await self._settle_local(self._server_identity(question.offer.server_name))
+        flags = session.request.flags
+        engine = self._pool.engine
+        return ServerChoice(
+            credentials=await self._credentials(Role.SERVER),
+            alpn=engine.alpn(session.request.service),
+            client_auth=engine.client_auth(flags),
+            certificate_authorities=engine.certificate_authorities() if engine.client_auth(flags) != ClientAuth.NONE else (),
+            client_certificate_types=engine.certificate_types,
+        )
+
+    def _server_identity(self, server_name: str | None) -> DoNAI:
+        """Whom to be, as far as application and client say. Raises Refusal."""
+        wanted = self._pool.identity(self._session.request.localid)
+        asked = self._name_asked(server_name)
+        if wanted is None and asked is None:
+            raise Refusal(
+                alerts.UnrecognizedName("no name"),
+                WireError(ErrorCode.LOCALID_NOT_FOUND, "The client asked for no server name, and the application gave no localid"),
+            )
+        if wanted is None or asked is None:
+            return wanted or asked  # type: ignore[return-value] # not both are None
+        if wanted.domain == asked.domain:
+            return wanted
+        if self._session.request.flags & StartTlsFlags.LOCALID_CHECK:
+            return asked
+        raise Refusal(
+            alerts.UnrecognizedName("another name"),
+            WireError(ErrorCode.LOCALID_NOT_FOUND, f"The client asked for {asked}, the application serves {wanted}"),
+        )
+
+    def _name_asked(self, server_name: str | None) -> DoNAI | None:
+        if server_name is None:
+            return None
+        try:
+            return self._pool.identity(server_name)
+        except WireError:
+            raise alerts.UnrecognizedName("not a domain name") from None
+
+    async def _choose_as_client(self, question: ChooseClientCredential) -> Sequence[Credential]:
+        if self.local is None:
+            local = self._client_identity()
+            if local is None:
+                return ()
+            await self._settle_local(local)
+        return await self._credentials(Role.CLIENT)
+
+    def _client_identity(self) -> DoNAI | None:
+        """Whom to be: what the application names, or the first of what may be disclosed to the remote."""
+        wanted = self._pool.identity(self._session.request.localid)
+        if wanted is not None:
+            return wanted
+        remote = self._pool.identity(self._session.request.remoteid)
+        disclosed = self._pool.disclosed(remote) if remote is not None else ()
+        return next((identity for identity in disclosed if self._allowed(identity)), None)
+
+    def _allowed(self, identity: DoNAI) -> bool:
+        entry = self._pool.credentials.identity(identity)
+        return entry is not None and self._uid_allowed(entry)
+
+    def _uid_allowed(self, entry: LocalIdentity) -> bool:
+        maker = self._session.maker
+        return not entry.allowed_uids or (maker is not None and maker.process.uid in (*entry.allowed_uids, 0))
+
+    async def _settle_local(self, proposed: DoNAI) -> None:
+        """Have the application approve, and check that it may use the identity. Raises Refusal or WireError."""
+        chosen = proposed
+        if self._session.request.flags & StartTlsFlags.LOCALID_CHECK:
+            chosen = await self._session.check_localid(proposed)
+        entry = self._pool.credentials.identity(chosen)
+        if entry is None:
+            raise Refusal(
+                alerts.UnrecognizedName("unknown here"),
+                WireError(ErrorCode.LOCALID_NOT_FOUND, f"There is no local identity {chosen} in the databases"),
+            )
+        if not self._uid_allowed(entry):
+            raise Refusal(
+                alerts.UnrecognizedName("not for this application"),
+                WireError(ErrorCode.LOCALID_NOT_YOURS, f"This application may not be {chosen}"),
+            )
+        self.local = chosen
+
+    async def _credentials(self, role: Role) -> list[Credential]:
+        assert self.local is not None
+        entry = self._pool.credentials.identity(self.local)
+        if entry is None:
+            return []
+        self._own, problems = await self._pool.credentials.usable(entry, role)
+        if problems:
+            self.hint = problems[0]
+        if problems and not self._own:
+            raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, problems[0]))
+        return [own.credential for own in self._own]
+
+    def type_of_own(self, credential: Credential | None) -> CredentialType | None:
+        """The plugin that made a credential of ours."""
+        return next((own.type for own in self._own if own.credential is credential), None)
+
+    async def _sign(self, question: Sign) -> bytes:
+        kind = self.type_of_own(question.credential)
+        assert kind is not None
+        try:
+            async with asyncio.timeout(self._pool.config.limits.plugin_timeout):
+                return await kind.sign(question.credential, question.scheme, question.content)
+        except (Denied, KeyStoreError) as error:
+            reason = str(error)
+        except TimeoutError:
+            reason = "the key store did not sign in time"
+        raise Refusal(alerts.InternalError("signing"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, reason))
+
+    # --- the peer's side -----------------------------------------------------------------------------------------------------
+
+    def _examine(self, question: ExaminePeer) -> PeerCredential:
+        kind = self._pool.type_of_certificate(question.certificate_type)
+        if kind is None:
+            raise alerts.UnsupportedCertificate(f"certificate type {question.certificate_type}")
+        return kind.examine(question.certificate_type, question.entries, self._pool.backend)
+
+    async def _judge(self, question: JudgePeer) -> bytes:
+        """Policy first, then site rules."""
+        self.peer_type = self._pool.type_of_peer(question.peer)
+        self.remote = await judge.judge(self._pool, self._session, self, question)
+        if self._pool.site_rules:
+            await self._ask_site_rules()
+        return b""
+
+    async def _ask_site_rules(self) -> None:
+        session = self._session
+        request = AaaRequest(
+            session_id=session.id,
+            role=session.role,
+            service=session.request.service,
+            local_identity=self.local,
+            remote_identity=self.remote,
+            credential_type=self.peer_type.name if self.peer_type else "",
+            peer_address=session.peer_address,
+            local_address=session.local_address(),
+        )
+        try:
+            self.decision = await self._pool.site_rules.permit(request)
+        except Denied as denied:
+            raise Refusal(alerts.AccessDenied("site rules"), WireError(ErrorCode.SITE_REFUSED, str(denied))) from None

@@ -1,0 +1,278 @@
+"""One application's connection to the pool.
+
+Theory of operation
+-------------------
+`wire.connection.PoolSide` keeps the books; this class moves its bytes, and has each request served.  Requests that can be
+answered at once are; STARTTLS runs as a task of its own, so one application may have many under way.  Whatever goes wrong while
+a request is served ends this request with an ERROR, and nothing else.
+
+An application that does not read its answers is not read from any longer; if still more piles up, it is disconnected.  When the
+connection ends, so do the sessions that it made, except those that were to outlive it (FORK).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tlspool_core import fdpass
+from tlspool_core.fdpass import Descriptor
+from tlspool_core.pool import facts
+from tlspool_core.pool.accept import PeerProcess
+from tlspool_core.pool.logs import say, session_id
+from tlspool_core.pool.session import Session
+from tlspool_core.wire.connection import Answered, Asked, Callback, CallbackMessage, Exchange, PoolSide, Refused, Step
+from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.flags import Facility, StartTlsFlags
+from tlspool_core.wire.messages import ControlDetach, ControlReattach, Info, Message, Ping, Prng, StartTls, Success
+
+if TYPE_CHECKING:
+    from tlspool_core.pool.core import Pool
+
+log = logging.getLogger("tlspool.client")
+
+PRODUCER = "20261123tlspool-core@localhost"
+_FACILITIES = Facility.STARTTLS
+_STOP_READING = 256  # packets that wait to be sent
+_DISCONNECT = 8192
+
+CallbackAnswer = tuple[CallbackMessage, Descriptor | None]
+
+
+class Client:
+    """Owns the socket; `process` is who was at its other end when it was accepted."""
+
+    def __init__(self, pool: Pool, connected: socket.socket, process: PeerProcess, on_gone: Callable[[Client], None]) -> None:
+        self.process = process
+        self.sessions: set[Session] = set()
+        self.closed = False
+        self._pool = pool
+        self._socket = connected
+        self._on_gone = on_gone
+        self._side: PoolSide[Descriptor] = PoolSide(pool.config.limits.handshakes_per_client)
+        self._waiting: dict[Callback, asyncio.Future[CallbackAnswer]] = {}
+        self._output: deque[bytes] = deque()
+        self._reading = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def busy(self) -> bool:
+        """Requests wait for their answer."""
+        return bool(self._side.exchanges)
+
+    def start(self) -> None:
+        self._read(True)
+
+    def close(self) -> None:
+        """End the connection and what hangs on it; harmless if done before."""
+        if self.closed:
+            return
+        self.closed = True
+        self._read(False)
+        if self._output:
+            self._pool.loop.remove_writer(self._socket)
+            self._output.clear()
+        self._act(self._side.close())
+        self._socket.close()
+        self._pool.control.release(self)
+        for session in list(self.sessions):
+            session.maker_gone()
+        self._on_gone(self)
+
+    # --- bytes ---------------------------------------------------------------------------------------------------------------
+
+    def _read(self, on: bool) -> None:
+        if on != self._reading:
+            self._reading = on
+            if on:
+                self._pool.loop.add_reader(self._socket, self._readable)
+            else:
+                self._pool.loop.remove_reader(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            received = fdpass.receive(self._socket, self._side.wanted)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if not received.data:
+            fdpass.close_all(received.descriptors)
+            self.close()
+            return
+        self._act(self._side.receive(received.data, received.descriptors))
+
+    def _send(self, data: bytes) -> None:
+        """Each packet goes with one call, as existing applications do not reassemble."""
+        if not data or self.closed:
+            return
+        if not self._output:
+            try:
+                sent = fdpass.send(self._socket, data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                # not at once: the caller may be about to use what ends with the connection
+                self._pool.loop.call_soon(self.close)
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._pool.loop.add_writer(self._socket, self._writable)
+        self._output.append(data)
+        if len(self._output) >= _STOP_READING:
+            self._read(False)
+        if len(self._output) > _DISCONNECT:
+            say(log, logging.WARNING, "client does not read its answers", uid=self.process.uid, pid=self.process.pid)
+            self._pool.loop.call_soon(self.close)
+
+    def _writable(self) -> None:
+        while self._output:
+            try:
+                sent = fdpass.send(self._socket, self._output[0])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                self.close()
+                return
+            if sent < len(self._output[0]):
+                self._output[0] = self._output[0][sent:]
+                return
+            self._output.popleft()
+        self._pool.loop.remove_writer(self._socket)
+        self._read(True)
+
+    # --- events --------------------------------------------------------------------------------------------------------------
+
+    def _act(self, step: Step[Descriptor]) -> None:
+        self._send(step.replies)
+        fdpass.close_all(step.discard)
+        for event in step.events:
+            match event:
+                case Asked(exchange, descriptor):
+                    self._serve(exchange, descriptor)
+                case Answered(callback, message, descriptor):
+                    self._answered(callback, message, descriptor)
+                case Refused(callback, error):
+                    future = self._waiting.pop(callback, None)
+                    if future is not None and not future.done():
+                        future.set_exception(error)
+
+    def _answered(self, callback: Callback, message: CallbackMessage, descriptor: Descriptor | None) -> None:
+        future = self._waiting.pop(callback, None)
+        if future is not None and not future.done():
+            future.set_result((message, descriptor))
+        elif descriptor is not None:
+            descriptor.close()
+
+    async def call_back(self, exchange: Exchange, message: CallbackMessage, time_limit: float) -> CallbackAnswer:
+        """Ask the application; the caller owns the descriptor. Raises WireError if it refuses, vanishes, or takes too long."""
+        callback, data = self._side.call_back(exchange, message)
+        future = self._waiting[callback] = self._pool.loop.create_future()
+        self._send(data)
+        try:
+            async with asyncio.timeout(time_limit):
+                return await future
+        except TimeoutError:
+            _abandon(future)
+            raise WireError(ErrorCode.CALLBACK_TIMEOUT) from None
+        except asyncio.CancelledError:
+            _abandon(future)
+            raise
+        finally:
+            self._waiting.pop(callback, None)
+            self._side.expire(callback)
+
+    # --- requests ------------------------------------------------------------------------------------------------------------
+
+    def _serve(self, exchange: Exchange, descriptor: Descriptor | None) -> None:
+        """Have one request served."""
+        try:
+            request = exchange.request
+            if isinstance(request, StartTls):
+                self._start_task(exchange, request, descriptor)
+            else:
+                self._send(self._side.answer(exchange, self._answer(request)))
+        except WireError as error:
+            self._send(self._side.refuse(exchange, error))
+        except Exception:
+            log.exception("fault while serving a request")
+            self._send(self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER)))
+
+    def _answer(self, request: object) -> Message:
+        """The answer to a request that needs no waiting. Raises WireError."""
+        control = self._pool.control
+        match request:
+            case Ping():
+                return Ping(PRODUCER, request.facilities & _FACILITIES)
+            case ControlDetach():
+                control.detach(request.ctlkey, self)
+                return Success()
+            case ControlReattach():
+                control.reattach(request.ctlkey, self)
+                return Success()
+            case Prng():
+                session = control.controlled(request.ctlkey, self)
+                session.require_running(ErrorCode.PRNG_UNAVAILABLE)
+                return facts.prng(session, request)
+            case Info():
+                session = control.controlled(request.ctlkey, self)
+                session.require_running(ErrorCode.INFO_NOT_FOUND)
+                return facts.info(session, request)
+        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED)
+
+    def _start_task(self, exchange: Exchange, request: StartTls, descriptor: Descriptor | None) -> None:
+        if request.flags & StartTlsFlags.RENEGOTIATE:
+            work = self._renegotiate(exchange, request)
+        else:
+            assert descriptor is not None
+            try:
+                session = self._pool.admit(self, exchange, request, descriptor)
+            except WireError:
+                descriptor.close()
+                raise
+            work = self._start_session(exchange, session)
+        task = self._pool.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_session(self, exchange: Exchange, session: Session) -> None:
+        session_id.set(session.id)
+        try:
+            answer: Message = await session.start()
+            data = self._side.answer(exchange, answer)
+        except WireError as error:
+            data = self._side.refuse(exchange, error)
+        except Exception:
+            log.exception("fault in a session")
+            session.close()
+            data = self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER))
+        self._send(data)
+
+    async def _renegotiate(self, exchange: Exchange, request: StartTls) -> None:
+        try:
+            session = self._pool.control.controlled(request.ctlkey, self)
+            session_id.set(session.id)
+            data = self._side.answer(exchange, await session.renegotiate(request))
+        except WireError as error:
+            not_found = error.code == ErrorCode.CTLKEY_NOT_FOUND
+            data = self._side.refuse(exchange, WireError(ErrorCode.RENEGOTIATE_NOT_FOUND) if not_found else error)
+        except Exception:
+            log.exception("fault while renegotiating")
+            data = self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER))
+        self._send(data)
+
+
+def _abandon(future: asyncio.Future[CallbackAnswer]) -> None:
+    """Nobody waits any more: close the descriptor of an answer that came in the same moment."""
+    if not future.done():
+        future.cancel()
+    elif not future.cancelled() and future.exception() is None:
+        descriptor = future.result()[1]
+        if descriptor is not None:
+            descriptor.close()

@@ -1,0 +1,231 @@
+"""What all sessions of one process share, and the count of them.
+
+Theory of operation
+-------------------
+A `Pool` is made once from configuration and plugins.  A reload makes new what follows from the configuration (`configure`) and
+leaves what lives: sessions, control keys, ticket keys.  Everything runs on one event loop; plugin code that may block runs in
+worker threads under a time limit, and counts as refusing when that has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tlspool_core.fdpass import Descriptor
+from tlspool_core.identity import DoNAI, InvalidIdentity
+from tlspool_core.interfaces import Aaa, ConfigBackend, CredentialType, Denied, Key, KeyStore, KeyStoreError
+from tlspool_core.pool.aaa import SiteRules
+from tlspool_core.pool.config import PoolConfig
+from tlspool_core.pool.control import ControlKeys
+from tlspool_core.pool.credentials import Credentials
+from tlspool_core.pool.engine import Engine, blocking
+from tlspool_core.pool.session import Session
+from tlspool_core.pool.tickets import ClientSessions, Seed, TicketKeys
+from tlspool_core.registry import Registry
+from tlspool_core.tls.alerts import InternalError
+from tlspool_core.tls.seams import PeerCredential
+from tlspool_core.wire.connection import Exchange
+from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.flags import IpProtocol, StartTlsFlags
+from tlspool_core.wire.messages import NO_CTLKEY, StartTls
+
+if TYPE_CHECKING:
+    from tlspool_core.pool.client import Client
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """The plugins that serve this pool, by name; started and configured."""
+
+    backend: ConfigBackend
+    registry: Registry
+    credential_types: Mapping[str, CredentialType] = field(default_factory=dict)
+    key_stores: Mapping[str, KeyStore] = field(default_factory=dict)
+    aaa: Mapping[str, Aaa] = field(default_factory=dict)
+
+
+class Pool:
+    """See above."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, config: PoolConfig, plugins: Plugins, seed: Seed | None = None) -> None:
+        """`seed` of the ticket keys, if other processes share them. Raises ConfigurationError or OSError."""
+        self.loop = loop
+        self.plugins = plugins
+        self.backend = plugins.backend
+        self.control: ControlKeys[Session] = ControlKeys()
+        self.sessions: set[Session] = set()
+        self.stopping = False
+        self.guard = plugins.registry.guard
+        self.config: PoolConfig
+        self.engine: Engine
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ids = (f"{os.urandom(4).hex()}-{number:x}" for number in itertools.count(1))
+        self._certificate_types = {
+            code: kind for kind in plugins.credential_types.values() for code in kind.certificate_types
+        }
+        self._key_stores = {scheme: store for store in plugins.key_stores.values() for scheme in store.uri_schemes}
+        self._tickets = TicketKeys(config.tickets, seed) if config.tickets.enabled else None
+        self.client_sessions = ClientSessions(config.tickets.client_cache if config.tickets.enabled else 0)
+        self.configure(config)
+
+    def configure(self, config: PoolConfig) -> None:
+        """Take a configuration; the old one stays if the new one cannot be used. Raises ConfigurationError."""
+        engine = Engine(self, config, self.plugins.credential_types.values())
+        if hasattr(self, "engine"):
+            self.engine.close()
+        limit = config.limits.plugin_timeout
+        self.config = config
+        self.engine = engine
+        self.credentials = Credentials(self.backend, self.plugins.credential_types, self.find_key, limit)
+        self.read_secret_blocking: Callable[[str], bytes] = blocking(self.loop, self._read_secret, limit)
+        steps = (("authentication", config.aaa.authentication), ("authorization", config.aaa.authorization))
+        self.site_rules = SiteRules(self.plugins.aaa, steps, limit)
+        self.client_sessions.forget()
+
+    def close(self) -> None:
+        """Release what is the process's."""
+        for session in list(self.sessions):
+            session.close("pool stopped")
+        self.engine.close()
+
+    # --- sessions ------------------------------------------------------------------------------------------------------------
+
+    def admit(self, maker: Client, exchange: Exchange, request: StartTls, descriptor: Descriptor) -> Session:
+        """Begin a session, if roles, protocol, limits and control key allow. Raises WireError."""
+        if self.stopping:
+            raise WireError(ErrorCode.POOL_STOPPING)
+        limits = self.config.limits
+        if len(self.sessions) >= limits.sessions or len(maker.sessions) >= limits.sessions_per_client:
+            raise WireError(ErrorCode.LIMIT_REACHED, "The TLS Pool has reached its limit of sessions")
+        role = role_of(request)
+        if request.ctlkey == NO_CTLKEY:
+            request = request.echo(ctlkey=os.urandom(16))
+        if request.ctlkey in self.control:
+            raise WireError(ErrorCode.CTLKEY_REGISTRATION_FAILED)
+        session = Session(self, maker, exchange, request, role, adopt(descriptor))
+        self.control.register(request.ctlkey, session, maker)
+        self.sessions.add(session)
+        maker.sessions.add(session)
+        return session
+
+    def ended(self, session: Session, reason: str) -> None:
+        """A session has released all it had."""
+        if session not in self.sessions:
+            return
+        self.sessions.discard(session)
+        self.control.remove(session.request.ctlkey, session)
+        if session.maker is not None:
+            session.maker.sessions.discard(session)
+
+    def new_session_id(self) -> str:
+        return next(self._ids)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a reference to a task until it is done."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- plugins -------------------------------------------------------------------------------------------------------------
+
+    def identity(self, text: str) -> DoNAI | None:
+        """An identity that an application or peer names; None for an empty text. Raises WireError."""
+        if not text:
+            return None
+        try:
+            return DoNAI.parse(text, user_case_counts=self.config.policy.user_case_counts)
+        except InvalidIdentity as error:
+            raise WireError(ErrorCode.LOCALID_NOT_FOUND, f"Not an identity: {error}") from None
+
+    def type_of_certificate(self, code: int) -> CredentialType | None:
+        return self._certificate_types.get(code)
+
+    def type_of_peer(self, peer: PeerCredential | None) -> CredentialType | None:
+        """The plugin that a peer's credential belongs to."""
+        if peer is None:
+            return None
+        return next((kind for kind in self.plugins.credential_types.values() if kind.owns(peer)), None)
+
+    def _store(self, uri: str) -> KeyStore:
+        store = self._key_stores.get(uri.partition(":")[0])
+        if store is None:
+            raise KeyStoreError(f"no key store is installed for {uri.partition(':')[0]!r} URIs")
+        return store
+
+    async def find_key(self, uri: str) -> Key:
+        """The key that a URI names, from the store that serves its scheme. Raises KeyStoreError."""
+        return await self._store(uri).find(uri)
+
+    async def _read_secret(self, uri: str) -> bytes:
+        return await self._store(uri).read_secret(uri)
+
+    async def call(self, who: str, work: Callable[[], T]) -> T:
+        """Run plugin code that may block. Raises the TlsError that it raises; InternalError for anything else."""
+        try:
+            return await self.guard(who, work)
+        except Denied as fault:
+            raise InternalError(str(fault)) from None
+
+    # --- resumption ----------------------------------------------------------------------------------------------------------
+
+    def seal_ticket(self, state: bytes, session: Session) -> bytes | None:
+        return self._tickets.seal(state, session.request.service.encode()) if self._tickets else None
+
+    def open_ticket(self, ticket: bytes, session: Session) -> bytes | None:
+        if self._tickets is None or session.request.flags & StartTlsFlags.IGNORE_CACHES:
+            return None
+        return self._tickets.open(ticket, session.request.service.encode())
+
+    def resumption_key(self, session: Session) -> Hashable:
+        """What must be equal for a client to resume: the same application, identities, service and destination."""
+        request, maker = session.request, session.maker
+        flags = request.flags & ~(StartTlsFlags.DETACH | StartTlsFlags.FORK)
+        uid = maker.process.uid if maker is not None else -1
+        return (uid, request.localid, request.remoteid, request.service, int(flags), session.peer_address)
+
+
+def role_of(request: StartTls) -> str:
+    """The role in TLS that the flags give us. Raises WireError."""
+    flags = request.flags
+    if flags & StartTlsFlags.DTLS or request.ipproto != IpProtocol.TCP:
+        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does TLS over TCP only")
+    if flags & StartTlsFlags.LOCALID_ONTHEFLY:
+        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool makes no credentials on the fly")
+    client = bool(flags & StartTlsFlags.LOCALROLE_CLIENT and flags & StartTlsFlags.REMOTEROLE_SERVER)
+    server = bool(flags & StartTlsFlags.LOCALROLE_SERVER and flags & StartTlsFlags.REMOTEROLE_CLIENT)
+    if client and server:
+        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does not do symmetric (peer) roles")
+    if not client and not server:
+        raise WireError(ErrorCode.ROLES_UNSUITABLE)
+    return "client" if client else "server"
+
+
+def adopt(descriptor: Descriptor) -> socket.socket:
+    """Become the owner of a connected stream socket. Raises WireError, and closes, if it is none."""
+    wrong = WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a connected stream socket")
+    try:
+        owned = descriptor.socket()
+    except OSError:
+        raise wrong from None
+    try:
+        if owned.type != socket.SOCK_STREAM:
+            raise wrong
+        owned.getpeername()
+        owned.setblocking(False)
+        if owned.family in (socket.AF_INET, socket.AF_INET6):
+            # records are whole when they are sent; waiting for more would delay the last one of a burst
+            owned.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        owned.close()
+        raise wrong from None
+    except WireError:
+        owned.close()
+        raise
+    return owned

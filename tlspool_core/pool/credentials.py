@@ -1,0 +1,124 @@
+"""Our own credentials, made ready by their plugins, and kept until the databases change.
+
+Theory of operation
+-------------------
+Loading a credential parses its chain and asks a token for the key: too much for every handshake, and the outcome stays the same as
+long as the databases do.  So what was loaded is kept under the generation of the databases.  Handshakes that need the same
+credential at the same time wait for one load; a load that fails is not kept, since the token may be back for the next handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from tlspool_core.identity import DoNAI
+from tlspool_core.interfaces import ConfigBackend, CredentialType, Denied, Key, KeyStoreError, LocalCredential, LocalIdentity, Role
+from tlspool_core.pool.logs import say
+from tlspool_core.tls.seams import Credential
+
+log = logging.getLogger("tlspool.credentials")
+
+_MAX_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCredential:
+    """A credential that is ready, whose it is, and the plugin that made it."""
+
+    local: LocalCredential
+    type: CredentialType
+    credential: Credential
+
+
+class Credentials:
+    """Loads and keeps; one for the process."""
+
+    def __init__(
+        self,
+        backend: ConfigBackend,
+        types: Mapping[str, CredentialType],
+        find_key: Callable[[str], Awaitable[Key]],
+        time_limit: float,
+    ) -> None:
+        self._backend = backend
+        self._types = types
+        self._find_key = find_key
+        self._time_limit = time_limit
+        self._generation: int | None = None
+        self._identities: dict[DoNAI, LocalIdentity | None] = {}
+        self._ready: dict[LocalCredential, OwnCredential | None] = {}
+        self._loading: dict[LocalCredential, asyncio.Task[OwnCredential | None]] = {}
+
+    def forget(self) -> None:
+        """Load everything anew: after a reload, or when tokens changed."""
+        self._generation = None
+
+    def _fresh(self) -> None:
+        generation = self._backend.generation()
+        if generation != self._generation or len(self._identities) > _MAX_KEPT:
+            self._generation = generation
+            self._identities.clear()
+            self._ready.clear()
+            self._loading = {}
+
+    def identity(self, identity: DoNAI) -> LocalIdentity | None:
+        """What the database holds for a local identity. Raises ConfigError."""
+        self._fresh()
+        try:
+            return self._identities[identity]
+        except KeyError:
+            with self._backend.read() as databases:
+                found = self._identities[identity] = databases.localid(identity)
+            return found
+
+    async def usable(self, local: LocalIdentity, role: Role) -> tuple[list[OwnCredential], list[str]]:
+        """Credentials to show in `role`, best first, and why others cannot be had (for log and application)."""
+        self._fresh()
+        usable: list[OwnCredential] = []
+        problems: list[str] = []
+        for credential in self._wanted(local, role):
+            try:
+                ready = self._ready[credential] if credential in self._ready else await self._load(credential)
+            except (Denied, KeyStoreError) as error:
+                problems.append(f"{local.identity}: {error}")
+                say(log, logging.WARNING, "credential cannot be used", identity=local.identity, type=credential.type, reason=error)
+                continue
+            if ready is not None:
+                usable.append(ready)
+        return usable, problems
+
+    def _wanted(self, local: LocalIdentity, role: Role) -> Iterable[LocalCredential]:
+        return (credential for credential in local.credentials if credential.roles & role and credential.type in self._types)
+
+    async def _load(self, credential: LocalCredential) -> OwnCredential | None:
+        task = self._loading.get(credential)
+        if task is None:
+            task = asyncio.ensure_future(self._load_alone(credential))
+            self._loading[credential] = task
+            task.add_done_callback(lambda done: self._loaded(credential, done))
+        # a session that gives up must not take the load away from the others
+        return await asyncio.shield(task)
+
+    def _loaded(self, credential: LocalCredential, task: asyncio.Task[OwnCredential | None]) -> None:
+        if self._loading.get(credential) is not task:
+            return  # the databases have changed meanwhile
+        del self._loading[credential]
+        if not task.cancelled() and task.exception() is None:
+            self._ready[credential] = task.result()
+
+    async def _load_alone(self, credential: LocalCredential) -> OwnCredential | None:
+        kind = self._types[credential.type]
+        try:
+            async with asyncio.timeout(self._time_limit):
+                made = await kind.load(credential, self._find_key)
+        except (Denied, KeyStoreError):
+            raise
+        except TimeoutError:
+            raise Denied(f"loading the {kind.name} credential took longer than {self._time_limit:g} s") from None
+        except Exception as error:
+            log.exception("plugin %s failed to load a credential", kind.name)
+            raise Denied(f"the plugin {kind.name} failed to load the credential") from error
+        return None if made is None else OwnCredential(credential, kind, made)

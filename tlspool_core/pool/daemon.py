@@ -1,0 +1,185 @@
+"""The daemon: from configuration to a pool that listens, until a signal ends it.
+
+Theory of operation
+-------------------
+Starting has an order: read the configuration; load plugins; open the listening sockets (which may need root); give up
+privileges; open databases and key stores; serve; tell the service manager.  Stopping goes backwards, and first lets sessions
+finish:
+
+    SIGTERM, SIGINT   accept nothing more; end when the last session has, at the latest after limits.drain_timeout
+    a second one      end at once
+    SIGHUP            read the configuration anew; if it is wrong, say so and go on with the old one
+
+A reload applies what can change in a running process: policy, limits, TLS settings, logs, plugins' own sections.  Sockets, user,
+workers, databases and the list of plugins need a restart, and the log says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlspool_core.pool import listeners, logs, notify, privileges
+from tlspool_core.pool.accept import Acceptor, PeerProcess
+from tlspool_core.pool.client import Client
+from tlspool_core.pool.config import ConfigurationError, PoolConfig, load_config
+from tlspool_core.pool.core import Pool
+from tlspool_core.pool.linger import close_lingering
+from tlspool_core.pool.listeners import Listener
+from tlspool_core.pool.logs import say
+from tlspool_core.pool.plugins import PluginSet
+from tlspool_core.pool.tickets import Seed
+
+log = logging.getLogger("tlspool.daemon")
+
+_RESTART_ONLY = ("sockets", "workers", "user", "group", "plugins", "config", "tickets")
+
+
+class Daemon:
+    """One serving process."""
+
+    def __init__(self, path: Path | None, config: PoolConfig, open_listeners: Sequence[Listener], plugins: PluginSet) -> None:
+        self._path = path
+        self._config = config
+        self._listeners = list(open_listeners)
+        self._plugins = plugins
+        self._clients: set[Client] = set()
+        self._signals = 0
+        self._stop = asyncio.Event()
+        self._now = asyncio.Event()
+        self._pool: Pool
+        self._acceptor: Acceptor
+
+    async def run(self, seed: Seed | None = None) -> None:
+        """Serve until told to stop. Raises ConfigurationError or ConfigError if it cannot start."""
+        loop = asyncio.get_running_loop()
+        started = await self._plugins.start(self._config)
+        try:
+            self._pool = Pool(loop, self._config, started, seed)
+            self._acceptor = Acceptor(loop, self._listeners, self._config.limits, self._serve)
+            self._watch_signals(loop)
+            self._acceptor.start()
+            watchdog = loop.create_task(_feed_watchdog())
+            notify.ready()
+            say(log, logging.INFO, "serving", sockets=",".join(str(listener.path) for listener in self._listeners))
+            await self._stop.wait()
+            await self._drain()
+            watchdog.cancel()
+            self._pool.close()
+        finally:
+            await self._plugins.stop()
+
+    def _serve(self, connected: socket.socket, process: PeerProcess) -> None:
+        client = Client(self._pool, connected, process, self._gone)
+        self._clients.add(client)
+        client.start()
+
+    def _gone(self, client: Client) -> None:
+        self._clients.discard(client)
+        self._acceptor.gone(client.process)
+
+    # --- signals -------------------------------------------------------------------------------------------------------------
+
+    def _watch_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+
+    def _told_to_stop(self) -> None:
+        self._signals += 1
+        (self._stop if self._signals == 1 else self._now).set()
+
+    def _told_to_reload(self) -> None:
+        notify.reloading()
+        try:
+            self._reload(load_config(self._path))
+        except ConfigurationError as error:
+            say(log, logging.ERROR, "configuration not changed", reason=error)
+        notify.ready()
+
+    def _reload(self, config: PoolConfig) -> None:
+        """Apply what can change. Raises ConfigurationError, and changes nothing then."""
+        self._plugins.check(config)
+        self._pool.configure(config)
+        self._plugins.configure(config)
+        self._acceptor.limits = config.limits
+        logs.set_up(config.log)
+        fixed = [key for key in _RESTART_ONLY if getattr(config, key) != getattr(self._config, key)]
+        if fixed:
+            say(log, logging.WARNING, "some changes need a restart", sections=",".join(fixed))
+        self._config = config
+        say(log, logging.INFO, "configuration read anew", file=config.name)
+
+    # --- the end -------------------------------------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Take nothing new, and wait for sessions to end, up to the limit or the second signal."""
+        notify.stopping()
+        self._acceptor.stop()
+        for listener in self._listeners:
+            listener.close()
+        self._pool.stopping = True
+        limit = self._config.limits.drain_timeout
+        say(log, logging.INFO, "stopping", sessions=len(self._pool.sessions), limit=limit)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                while self._busy() and not self._now.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._now.wait(), 0.05)
+        for client in list(self._clients):
+            client.close()
+        close_lingering()
+
+    def _busy(self) -> bool:
+        return bool(self._pool.sessions) or any(client.busy for client in self._clients)
+
+
+async def _feed_watchdog() -> None:
+    """Signs of life, as long as the event loop turns."""
+    interval = notify.watchdog_interval()
+    while interval is not None:
+        notify.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+
+
+def open_listeners(config: PoolConfig) -> list[Listener]:
+    """Inherited sockets if there are any, else the configured ones. Raises ListenError or PrivilegeError."""
+    try:
+        inherited = notify.inherited_sockets()
+    except OSError as error:
+        raise listeners.ListenError(str(error)) from error
+    if inherited:
+        return [listeners.adopt(one) for one in inherited]
+    opened: list[Listener] = []
+    try:
+        opened.extend(listeners.listen(one) for one in config.sockets)
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+    return opened
+
+
+def serve(path: Path | None) -> None:
+    """Run the daemon in the foreground. Raises ConfigurationError, ListenError, PrivilegeError or ConfigError if it cannot start."""
+    config = load_config(path)
+    logs.set_up(config.log)
+    plugins = PluginSet(config)
+    privileges.raise_file_limit()
+    opened = open_listeners(config)
+    try:
+        privileges.drop(config.user, config.group)
+        privileges.harden()
+        asyncio.run(_serve(path, config, opened, plugins))
+    finally:
+        for listener in opened:
+            listener.close()
+
+
+async def _serve(path: Path | None, config: PoolConfig, opened: Sequence[Listener], plugins: PluginSet) -> None:
+    await Daemon(path, config, opened, plugins).run()

@@ -1,0 +1,67 @@
+"""A last word to a peer: send an alert, and close so that it can be read.
+
+Theory of operation
+-------------------
+Closing a TCP socket with unread input resets the connection, and a reset may overtake the alert that was just sent.  So the sending
+side is shut down, and what still comes is read and thrown away until the peer has closed too, up to a limit of time and bytes.  The
+number of sockets that linger at a time is limited, as a peer can cause as many as it likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+_SECONDS = 2.0
+_BYTES = 1 << 20
+_MAX_LINGERING = 256
+
+_lingering: set[_Last] = set()
+
+
+class _Last:
+    """Owns one socket in its last seconds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, closing: socket.socket) -> None:
+        self._loop = loop
+        self._socket = closing
+        self._left = _BYTES
+        self._timer = loop.call_later(_SECONDS, self.close)
+        _lingering.add(self)
+        loop.add_reader(closing, self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(65536)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        self._left -= len(data)
+        if not data or self._left <= 0:
+            self.close()
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        _lingering.discard(self)
+
+
+def linger(loop: asyncio.AbstractEventLoop, closing: socket.socket, last: bytes) -> None:
+    """Take over the socket, send `last` as far as it goes at once, and close in an orderly way."""
+    with contextlib.suppress(OSError):
+        if last:
+            closing.send(last, socket.MSG_NOSIGNAL)
+        closing.shutdown(socket.SHUT_WR)
+        if len(_lingering) < _MAX_LINGERING:
+            _Last(loop, closing)
+            return
+    closing.close()
+
+
+def close_lingering() -> None:
+    """The pool stops: wait no longer."""
+    for last in list(_lingering):
+        last.close()

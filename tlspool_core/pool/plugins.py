@@ -1,0 +1,151 @@
+"""The plugins of the daemon: which of them serve, started with their sections of the configuration, and stopped.
+
+Theory of operation
+-------------------
+The registry says what is installed; the configuration, which of it is used.  A section for something that is not installed is an
+error, as it would be without effect.  Key stores and credential types are used as soon as they are installed; one database
+backend is chosen; site rules are used only if a step names them.  Failing to start is fatal for the databases and for
+site rules that a step names; a key store that cannot start yet may get its token later, so the pool serves and says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tlspool_core.interfaces import Aaa, ConfigBackend, Denied, KeyStoreError, PinRequest
+from tlspool_core.pool.config import ConfigurationError, PoolConfig
+from tlspool_core.pool.core import Plugins
+from tlspool_core.pool.logs import say
+from tlspool_core.pool.tomlfile import suggestion
+from tlspool_core.registry import Guard, Registry
+
+log = logging.getLogger("tlspool.plugins")
+
+
+async def no_pin(request: PinRequest) -> str | None:
+    """There is no one to ask for a PIN."""
+    say(log, logging.WARNING, "a PIN is needed, and there is no one to ask", token=request.label, serial=request.serial)
+    return None
+
+
+class PluginSet:
+    """Loaded when made, which is before privileges are given up; started and stopped on the event loop."""
+
+    def __init__(self, config: PoolConfig) -> None:
+        """Raises RequiredPluginMissing or ConfigurationError."""
+        self.registry = Registry.load(
+            required=config.plugins.required,
+            disabled=config.plugins.disabled,
+            modules=config.plugins.load,
+            guard=Guard(config.limits.plugin_timeout),
+        )
+        self._sections: dict[str, Mapping[str, Any]] = {}
+        self._backend: ConfigBackend | None = None
+        self._started_aaa: list[Aaa] = []
+        self._started_stores: list[str] = []
+        self.check(config)
+
+    def check(self, config: PoolConfig) -> None:
+        """Every section must belong to something that is installed. Raises ConfigurationError."""
+        registry = self.registry
+        _known(config, "keystore", config.keystores, registry.key_stores)
+        _known(config, "credential", config.credentials, registry.credential_types)
+        _known(config, "aaa", config.aaa.settings, registry.aaa)
+        for step in ("authentication", "authorization", "accounting"):
+            _known(config, f"aaa.{step}", getattr(config.aaa, step), registry.aaa)
+        self._choose_backend(config)
+
+    def _choose_backend(self, config: PoolConfig) -> ConfigBackend:
+        backends = self.registry.config_backends
+        name = config.config.backend
+        if name:
+            _known(config, "config.backend", [name], backends)
+            return backends[name]
+        if len(backends) == 1:
+            return next(iter(backends.values()))
+        if not backends:
+            raise ConfigurationError(f"{config.name}: no plugin with databases is installed; try `tlspool plugins`")
+        raise ConfigurationError(f"{config.name}: config.backend: choose one of {', '.join(sorted(backends))}")
+
+    def configure(self, config: PoolConfig) -> None:
+        """Hand credential types their sections. Raises ConfigurationError, and leaves the old sections in force then."""
+        old = self._sections
+        try:
+            self._hand_out({name: config.credentials.get(name, {}) for name in self.registry.credential_types})
+        except ConfigurationError:
+            self._hand_out(old)
+            raise
+
+    def _hand_out(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, section in sections.items():
+            try:
+                self.registry.credential_types[name].configure(section)
+            except ValueError as error:
+                raise ConfigurationError(f"[credential.{name}]: {error}") from error
+        self._sections = dict(sections)
+
+    # --- start and stop ------------------------------------------------------------------------------------------------------
+
+    async def start(self, config: PoolConfig) -> Plugins:
+        """Open databases, start key stores and site rules. Raises ConfigurationError or ConfigError."""
+        backend = self._choose_backend(config)
+        backend.open(config.config.settings)
+        self._backend = backend
+        self.configure(config)
+        await asyncio.gather(*(self._start_store(name, config) for name in self.registry.key_stores))
+        aaa = config.aaa
+        for name in dict.fromkeys((*aaa.authentication, *aaa.authorization, *aaa.accounting)):
+            await self._start_aaa(name, config)
+        registry = self.registry
+        return Plugins(backend, registry, registry.credential_types, registry.key_stores, registry.aaa)
+
+    async def _start_store(self, name: str, config: PoolConfig) -> None:
+        store = self.registry.key_stores[name]
+        try:
+            await store.start(config.keystores.get(name, {}), no_pin)
+        except ValueError as error:
+            raise ConfigurationError(f"[keystore.{name}]: {error}") from error
+        except KeyStoreError as error:
+            say(log, logging.ERROR, "key store cannot be used", store=name, reason=error)
+            return
+        self._started_stores.append(name)
+
+    async def _start_aaa(self, name: str, config: PoolConfig) -> None:
+        plugin = self.registry.aaa[name]
+        try:
+            await plugin.start(config.aaa.settings.get(name, {}))
+        except (ValueError, Denied) as error:
+            raise ConfigurationError(f"[aaa.{name}]: {error}") from error
+        self._started_aaa.append(plugin)
+
+    async def rescan(self) -> None:
+        """Look for tokens anew."""
+        for name in self._started_stores:
+            try:
+                await self.registry.guard(name, self.registry.key_stores[name].rescan)
+            except (Denied, KeyStoreError) as error:
+                say(log, logging.ERROR, "key store cannot be scanned", store=name, reason=error)
+
+    async def stop(self) -> None:
+        """Stop what was started; one that fails does not keep the others."""
+        stopping = [(plugin.name, plugin.stop) for plugin in self._started_aaa]
+        stopping += [(name, self.registry.key_stores[name].stop) for name in self._started_stores]
+        self._started_aaa, self._started_stores = [], []
+        for name, stop in stopping:
+            try:
+                await self.registry.guard(name, stop, timeout=5.0)
+            except (Denied, KeyStoreError) as error:
+                say(log, logging.ERROR, "plugin does not stop", plugin=name, reason=error)
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+        self.registry.close()
+
+
+def _known(config: PoolConfig, where: str, names: Iterable[str], installed: Mapping[str, object]) -> None:
+    for name in names:
+        if name not in installed:
+            raise ConfigurationError(f"{config.name}: {where}: {name!r} is not installed{suggestion(name, list(installed))}")

@@ -1,0 +1,364 @@
+"""One STARTTLS session, from the descriptor that an application hands over to the last byte relayed.
+
+Theory of operation
+-------------------
+A session owns the cipher descriptor from the moment it exists, later the plaintext descriptor too, and hands both to the relay
+when the handshake is complete; whoever owns a descriptor closes it, once.  `start` is the only coroutine: it runs as a task during
+the handshake, in this order.
+
+    engine and peer exchange flights; questions are answered by `answers` (identity, credential, signature, judgement, site rules)
+    PLAINTEXT_CONNECT callback, unless the LOCALID callback brought the plaintext descriptor
+    the relay starts, and the final STARTTLS answer goes to the application
+
+Afterwards a session is a few references: connection, relay, identities; nothing waits.  It ends when the relay reports that both
+directions are closed, when the connection of its maker ends (unless FORK), when a time limit of site rules is reached, or
+with the pool.  Whatever ends it comes through `close`, which acts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from tlspool_core.fdpass import Descriptor
+from tlspool_core.identity import DoNAI
+from tlspool_core.interfaces import AaaDecision, CredentialType
+from tlspool_core.pool.answers import Answers
+from tlspool_core.pool.linger import linger
+from tlspool_core.pool.logs import say, session_id
+from tlspool_core.pool.relay import Relay
+from tlspool_core.pool.renegotiate import renegotiate
+from tlspool_core.tls import TlsConnection
+from tlspool_core.tls.alerts import AlertReceived, TlsError, Truncated
+from tlspool_core.tls.questions import AnyQuestion, HandshakeFacts, JudgePeer
+from tlspool_core.wire.connection import Exchange
+from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.flags import TIMEOUT_INFINITE, StartTlsFlags
+from tlspool_core.wire.messages import StartTls, StartTlsLocalid
+
+if TYPE_CHECKING:
+    from tlspool_core.pool.client import Client
+    from tlspool_core.pool.core import Pool
+
+log = logging.getLogger("tlspool.session")
+
+_READ = 65536
+
+
+class Session:
+    """See above; made by `Pool.admit`, which has checked roles and limits."""
+
+    __slots__ = (
+        "_answers",
+        "_cipher",
+        "_plain",
+        "_task",
+        "_timers",
+        "connection",
+        "decision",
+        "exchange",
+        "id",
+        "judged",
+        "local",
+        "maker",
+        "own_type",
+        "peer_address",
+        "peer_type",
+        "pool",
+        "relay",
+        "remote",
+        "request",
+        "role",
+        "started",
+    )
+
+    def __init__(self, pool: Pool, maker: Client, exchange: Exchange, request: StartTls, role: str, cipher: socket.socket) -> None:
+        self.pool = pool
+        self.maker: Client | None = maker
+        self.exchange = exchange
+        self.request = request
+        self.role = role
+        self.id: str = pool.new_session_id()
+        self.local = ""
+        self.remote = ""
+        self.own_type: CredentialType | None = None
+        self.peer_type: CredentialType | None = None
+        self.decision = AaaDecision()
+        self.peer_address = address_of(cipher)
+        self.started = time.monotonic()
+        self.judged: asyncio.Future[str] | None = None  # a renegotiation waits for the judgement
+        self.relay: Relay | None = None
+        self.connection: TlsConnection
+        self._cipher: socket.socket | None = cipher
+        self._plain: Descriptor | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
+        self._answers: Answers | None = None
+
+    # --- the handshake -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> StartTls:
+        """Run the handshake and start the relay; returns the answer for the application. Raises WireError."""
+        self._task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(self.time_limit(self.request)):
+                await self._handshake()
+                answers = self._answers
+                assert answers is not None
+                self._note(answers)
+            plain = self._plain or await self._ask_plaintext()
+            self._relay_to(plain)
+        except TimeoutError:
+            self._fail(WireError(ErrorCode.HANDSHAKE_TIMEOUT))
+        except asyncio.CancelledError:
+            self.close("cancelled")
+            raise WireError(ErrorCode.POOL_STOPPING if self.pool.stopping else ErrorCode.CLIENT_DISCONNECT) from None
+        except WireError as error:
+            self._fail(error)
+        except BaseException:
+            self.close("fault")
+            raise
+        finally:
+            self._task = None
+        return self.request.echo(localid=self.local, remoteid=self.remote)
+
+    def time_limit(self, request: StartTls) -> float:
+        """Seconds that a handshake may take: what the application asks for, within what the configuration allows."""
+        limits = self.pool.config.limits
+        if not request.timeout:
+            return limits.handshake_timeout
+        if request.timeout == TIMEOUT_INFINITE:
+            return limits.handshake_timeout_max
+        return min(request.timeout / 1000, limits.handshake_timeout_max)
+
+    async def _handshake(self) -> None:
+        answers = self._answers = Answers(self.pool, self)
+        self.connection = connection = TlsConnection(await answers.settings())
+        cipher = self._cipher
+        assert cipher is not None
+        loop = self.pool.loop
+        while connection.failed is None:
+            if connection.question is not None:
+                await answers.settle(connection)
+                continue
+            if output := connection.data_to_send():
+                await self._send(cipher, output)
+            if connection.handshake_complete:
+                return
+            try:
+                data = await loop.sock_recv(cipher, _READ)
+            except OSError as error:
+                raise WireError(ErrorCode.PEER_DISCONNECT, f"The connection to the remote broke: {error.strerror}") from None
+            if data:
+                connection.receive(data)
+            else:
+                connection.receive_eof()
+        raise failure(connection.failed, answers)
+
+    async def _send(self, cipher: socket.socket, output: bytes) -> None:
+        try:
+            await self.pool.loop.sock_sendall(cipher, output)
+        except OSError as error:
+            raise WireError(ErrorCode.PEER_DISCONNECT, f"The connection to the remote broke: {error.strerror}") from None
+
+    async def check_localid(self, proposed: DoNAI) -> DoNAI:
+        """LOCALID callback: the identity that the application approves. Raises WireError if it refuses."""
+        maker = self.maker
+        assert maker is not None
+        message = self.request.ask_localid(localid=str(proposed))
+        answer, descriptor = await maker.call_back(self.exchange, message, self.pool.config.limits.callback_timeout)
+        if descriptor is not None:
+            self._plain = descriptor
+        assert isinstance(answer, StartTlsLocalid)
+        chosen = self.pool.identity(answer.localid)
+        if chosen is None:
+            raise WireError(ErrorCode.CLIENT_REFUSES_CALLBACK, f"The application refused the local identity {proposed}")
+        return chosen
+
+    async def _ask_plaintext(self) -> Descriptor:
+        maker = self.maker
+        assert maker is not None
+        message = self.request.ask_plaintext(localid=self.local, remoteid=self.remote)
+        _, descriptor = await maker.call_back(self.exchange, message, self.pool.config.limits.callback_timeout)
+        assert descriptor is not None  # the protocol's books see to that
+        return descriptor
+
+    def _note(self, answers: Answers) -> None:
+        """What of the handshake must outlive it."""
+        connection = self.connection
+        self.local = str(answers.local or "")
+        self.remote = str(answers.remote or "")
+        self.own_type = answers.type_of_own(connection.own)
+        self.peer_type = answers.peer_type
+        self.decision = answers.decision
+        self.request = self.request.echo(localid=self.local, remoteid=self.remote)
+        self._answers = None
+        facts = connection.facts
+        say(
+            log,
+            logging.INFO,
+            "established",
+            role=self.role,
+            local=self.local,
+            remote=self.remote,
+            peer=self.peer_address,
+            service=self.request.service,
+            version=f"{facts.version:#06x}",
+            suite=facts.cipher_suite_name,
+            resumed=facts.resumed,
+            ms=round((time.monotonic() - self.started) * 1000, 1),
+        )
+
+    def _fail(self, error: WireError) -> None:
+        """Tell the peer by alert and the log by a line, release everything, and let the application have the error."""
+        say(log, logging.WARNING, "refused", role=self.role, peer=self.peer_address, service=self.request.service, reason=error.text)
+        cipher, self._cipher = self._cipher, None
+        if cipher is not None:
+            connection = getattr(self, "connection", None)
+            if connection is not None and connection.failed is None:
+                connection.close()
+            linger(self.pool.loop, cipher, connection.data_to_send() if connection is not None else b"")
+        self.close("refused")
+        raise error
+
+    # --- the relay -----------------------------------------------------------------------------------------------------------
+
+    def _relay_to(self, plain: Descriptor) -> None:
+        cipher, self._cipher, self._plain = self._cipher, None, None
+        assert cipher is not None
+        self.relay = Relay(
+            self.pool.loop,
+            self.connection,
+            cipher,
+            plain,
+            on_closed=self._relay_closed,
+            on_question=self._relay_asks,
+        )
+        self._set_timers()
+        if self.request.flags & StartTlsFlags.DETACH:
+            self.pool.control.detach(self.request.ctlkey, self.maker)
+
+    def store_sessions(self) -> None:
+        """Client: keep what may be resumed."""
+        if self.role == "client" and (sessions := self.connection.take_sessions()):
+            self.pool.client_sessions.store(self.pool.resumption_key(self), sessions)
+
+    def _set_timers(self) -> None:
+        if self.decision.session_timeout is not None:
+            timer = self.pool.loop.call_later(self.decision.session_timeout, self.close, "session timeout")
+            self._timers = (timer,)
+
+    def _relay_closed(self, reason: str) -> None:
+        self.close(reason)
+
+    def _relay_asks(self, question: AnyQuestion) -> None:
+        """A question after the handshake (tickets, client authentication)."""
+        task = self.pool.loop.create_task(self._answer_later())
+        self.pool.keep(task)
+
+    async def _answer_later(self) -> None:
+        session_id.set(self.id)
+        answers = Answers(self.pool, self)
+        while self.relay is not None and (question := self.connection.question) is not None:
+            await answers.settle(self.connection)
+            if isinstance(question, JudgePeer):
+                self._judged_again(answers)
+        if self.relay is not None:
+            self.relay.resume()
+
+    def _judged_again(self, answers: Answers) -> None:
+        """The client was authenticated anew: tell who waits for it."""
+        self.peer_type = answers.peer_type
+        if self.judged is None or self.judged.done():
+            return
+        if answers.failure is not None:
+            self.judged.set_exception(answers.failure)
+        else:
+            self.judged.set_result(str(answers.remote or ""))
+
+    # --- commands ------------------------------------------------------------------------------------------------------------
+
+    def local_address(self) -> str:
+        """Our end of the cipher connection as text; empty if it has none, or once the relay has it."""
+        return "" if self._cipher is None else name_text(self._cipher.getsockname())
+
+    @property
+    def facts(self) -> HandshakeFacts:
+        return self.connection.facts
+
+    def require_running(self, code: ErrorCode) -> None:
+        """Raise WireError with `code` unless the handshake is complete."""
+        if self.relay is None:
+            raise WireError(code, "The handshake of this session is not complete")
+
+    def end_point_binding(self) -> bytes | None:
+        """tls-server-end-point (RFC 5929 section 4.1): of our credential as a server, else of the peer's."""
+        own = self.role == "server"
+        side = self.connection.own if own else self.connection.peer
+        kind = self.own_type if own else self.peer_type
+        return None if side is None or kind is None else kind.end_point_binding(side)
+
+    async def renegotiate(self, request: StartTls) -> StartTls:
+        """RENEGOTIATE. Raises WireError."""
+        return await renegotiate(self, request)
+
+    # --- the end -------------------------------------------------------------------------------------------------------------
+
+    def maker_gone(self) -> None:
+        """The connection that requested the session has ended."""
+        self.maker = None
+        if self.relay is None or not self.request.flags & StartTlsFlags.FORK:
+            self.close("application gone")
+
+    def close(self, reason: str = "closed") -> None:
+        """Release everything; harmless if done before."""
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        relay, self.relay = self.relay, None
+        if relay is not None:
+            relay.close()
+            self.store_sessions()
+        if self._cipher is not None:
+            self._cipher.close()
+            self._cipher = None
+        if self._plain is not None:
+            self._plain.close()
+            self._plain = None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = ()
+        self._answers = None
+        self.pool.ended(self, reason)
+
+
+def name_text(name: object) -> str:
+    """An address as text; empty for what has none."""
+    if not isinstance(name, tuple):
+        return ""
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
+def address_of(cipher: socket.socket) -> str:
+    """Address of the peer as text; empty if it has none."""
+    with contextlib.suppress(OSError):
+        return name_text(cipher.getpeername())
+    return ""
+
+
+def failure(error: TlsError, answers: Answers) -> WireError:
+    """What to tell the application about a handshake that failed."""
+    if answers.failure is not None:
+        return answers.failure
+    if isinstance(error, AlertReceived):
+        return WireError(ErrorCode.PEER_REFUSED, f"The remote refused the handshake: {error}")
+    if isinstance(error, Truncated):
+        return WireError(ErrorCode.PEER_DISCONNECT, "The remote closed the connection during the handshake")
+    if error.__cause__ is not None:
+        log.error("fault in the engine", exc_info=error.__cause__)
+    text = f"{type(error).__name__}: {error}"
+    return WireError(ErrorCode.HANDSHAKE_FAILED, f"{text}; {answers.hint}" if answers.hint else text)
