@@ -1,0 +1,187 @@
+"""One module: the worker that serves it now, and how it gets another one.
+
+Theory of operation
+-------------------
+A worker is replaceable.  It is replaced when its process ended or hangs, when the token library reports that sessions, handles
+or the token went away, and when somebody asks to look for tokens anew, as libraries often see only those that were there when
+they were initialised.  The new one is started beside the old one, and takes over once it has loaded the library and looked at
+the tokens; the old one then answers what it has been asked, and ends.
+
+Several losses in a short time mean that replacing does not help.  The next start then waits, twice as long each time; whoever
+needs a key of this module meanwhile is told so at once, since a handshake has no time to wait.  Other modules are not
+concerned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tlspool_core.api import KeyStoreError
+from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
+from tlspool_pkcs11.settings import ModuleSettings
+
+log = logging.getLogger("tlspool.pkcs11")
+
+# a worker that served for so long was no failure
+_CALM: Final = 30.0
+_FIRST_DELAY: Final = 0.25
+_MAX_DELAY: Final = 30.0
+# how long a caller may be kept waiting for a start that is not allowed yet
+_PATIENCE: Final = 1.0
+
+
+class Module:
+    """A configured module and its present worker."""
+
+    # seconds between attempts to find a token that is not there
+    look_interval = 5.0
+
+    def __init__(self, settings: ModuleSettings) -> None:
+        self.settings = settings
+        self.restarts = -1
+        self.last_error = ""
+        self._current: WorkerClient | None = None
+        self._starting: asyncio.Task[WorkerClient] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._losses = 0
+        self._started_at = float("-inf")
+        self._not_before = float("-inf")
+        self._stopped = False
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def present(self) -> WorkerClient | None:
+        """The worker that serves now, if one does."""
+        return self._current if self._current is not None and not self._current.gone else None
+
+    async def worker(self) -> WorkerClient:
+        """The worker to send requests to. Raises KeyStoreError if none can be had."""
+        current = self._current
+        if current is None:
+            return await self._fresh()
+        if not current.gone:
+            return current
+        return await self.replace(current, current.gone)
+
+    async def replace(self, worker: WorkerClient, why: str) -> WorkerClient:
+        """A worker in the place of one that does not help any more. Raises KeyStoreError."""
+        if worker is not self._current:
+            # somebody else had it replaced meanwhile
+            return await self.worker()
+        if self._starting is None and self._delay() <= 0:
+            log.warning("module %s: worker %d is replaced: %s", self.name, worker.pid, why)
+            self._note_loss(why)
+        if worker.gone:
+            self._current = None
+        return await self._fresh()
+
+    async def rescan(self) -> None:
+        """Start a fresh worker beside the present one and swap. Raises KeyStoreError."""
+        self._not_before = float("-inf")
+        self._losses = 0
+        await self._fresh()
+
+    async def look_again(self) -> WorkerClient:
+        """A worker that knows of tokens which came lately; a new one, if the present one is not very new itself. Raises KeyStoreError."""
+        if asyncio.get_running_loop().time() - self._started_at < self.look_interval:
+            return await self.worker()
+        return await self._fresh()
+
+    def _note_loss(self, why: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._started_at > _CALM:
+            self._losses = 0
+        # the first loss costs no time: most often the token was pulled and is back
+        delay = min(_FIRST_DELAY * 2.0 ** (self._losses - 1), _MAX_DELAY) if self._losses else 0.0
+        self._losses = min(self._losses + 1, 16)
+        self._not_before = now + delay
+        self.last_error = why
+
+    def _delay(self) -> float:
+        """Seconds until the next start is allowed; not above 0 if it is now."""
+        return self._not_before - asyncio.get_running_loop().time()
+
+    async def _fresh(self) -> WorkerClient:
+        if self._starting is None:
+            self._starting = asyncio.get_running_loop().create_task(self._launch())
+            self._starting.add_done_callback(self._launched)
+        # a caller that gives up does not stop the start: others wait for it
+        return await asyncio.shield(self._starting)
+
+    def _launched(self, task: asyncio.Task[WorkerClient]) -> None:
+        self._starting = None
+        if not task.cancelled():
+            # each waiter has the exception already; the last one may be gone
+            task.exception()
+
+    async def _launch(self) -> WorkerClient:
+        wait = self._delay()
+        if self._stopped:
+            raise KeyStoreError(f"module {self.name}: the key store was stopped")
+        if wait > _PATIENCE:
+            raise KeyStoreError(f"module {self.name} is down ({self.last_error}); the next try is in {wait:.0f} seconds")
+        await asyncio.sleep(max(wait, 0))
+        old = self._current
+        if old is not None and self.settings.exclusive:
+            await self._retire(old)
+        try:
+            fresh = await WorkerClient.start(self.settings)
+        except (WorkerGone, TokenFault) as error:
+            self._note_loss(str(error))
+            raise KeyStoreError(f"module {self.name} ({self.settings.path}): {error}") from None
+        self._take_over(fresh, old)
+        return fresh
+
+    def _take_over(self, fresh: WorkerClient, old: WorkerClient | None) -> None:
+        self._current = fresh
+        self._started_at = asyncio.get_running_loop().time()
+        self.restarts += 1
+        labels = ", ".join(token.label for token in fresh.tokens) or "none"
+        log.info("module %s: worker %d serves; tokens: %s", self.name, fresh.pid, labels)
+        if old is not None:
+            task = asyncio.get_running_loop().create_task(self._retire(old))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+
+    async def _retire(self, worker: WorkerClient) -> None:
+        """Let a worker finish what it was asked, within its time limit, and end it."""
+        await worker.drained(self.settings.timeout)
+        worker.end("it was replaced")
+        await worker.closed()
+
+    async def stop(self) -> None:
+        """End all processes."""
+        self._stopped = True
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if self._current is not None:
+            self._current.end("the key store was stopped")
+            await self._current.closed()
+        for task in list(self._retiring):
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    def status(self) -> Mapping[str, Any]:
+        """For `KeyStore.status`: plain values that JSON can carry."""
+        worker = self.present
+        wait = self._delay()
+        described = {
+            "name": self.name,
+            "path": self.settings.path,
+            "state": "up" if worker else "starting" if self._starting else "down",
+            "restarts": max(self.restarts, 0),
+            "last_error": self.last_error,
+            "next_try_in": max(round(wait, 1), 0.0) if not worker and wait > 0 else 0.0,
+        }
+        if worker and worker.info:
+            info = worker.info
+            library = f"{info.manufacturer} {info.description} {info.version_major}.{info.version_minor}"
+            described |= {"pid": worker.pid, "library": library, "pending": worker.pending}
+        return described

@@ -1,0 +1,158 @@
+"""The key store: modules, the keys in their tokens, and what there is to say about both.
+
+Theory of operation
+-------------------
+`start` starts a worker for every configured module at once; one that does not start is reported and tried again when it is
+needed. `find` answers with the one private key that a URI names - none, several, or a token that cannot be logged in to are
+errors that say what to do.  Nothing here waits for a token on the event loop: workers are other processes, PIN files are read
+in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from tlspool_core.api import Key, KeyInfo, KeyStore, KeyStoreError, PinRequest
+from tlspool_pkcs11 import protocol as wire
+from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
+from tlspool_pkcs11.cryptoki import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_SECRET_KEY
+from tlspool_pkcs11.discovery import configured_modules, default_rows, vendor_rows
+from tlspool_pkcs11.inventory import token_inventory
+from tlspool_pkcs11.key import Pkcs11Key
+from tlspool_pkcs11.login import PinKeeper
+from tlspool_pkcs11.lookup import Found, Lookup, token_uri
+from tlspool_pkcs11.module import Module, log
+from tlspool_pkcs11.uri import InvalidUri, Pkcs11Uri, parse_uri
+
+
+class Pkcs11Store(KeyStore):
+    """Implements `KeyStore` over PKCS #11 modules."""
+
+    name = "pkcs11"
+    uri_schemes = ("pkcs11",)
+
+    def __init__(self) -> None:
+        self._modules: tuple[Module, ...] = ()
+        self._complaints: Sequence[str] = ()
+        self._lookup: Lookup | None = None
+
+    async def start(self, settings: Mapping[str, Any], ask_pin: Callable[[PinRequest], Awaitable[str | None]]) -> None:
+        """Start a worker for each module. Raises ValueError naming the key of the configuration that is wrong."""
+        vendors, self._complaints = vendor_rows()
+        modules = configured_modules(settings, vendors, default_rows())
+        self._lookup = Lookup(PinKeeper(ask_pin))
+        self._modules = tuple(Module(module) for module in modules)
+        await self._all(Module.worker)
+
+    async def _all(self, do: Callable[[Module], Awaitable[object]]) -> None:
+        """Do something with every module; what fails is logged, and left for later."""
+        results = await asyncio.gather(*(do(module) for module in self._modules), return_exceptions=True)
+        for module, result in zip(self._modules, results, strict=True):
+            if isinstance(result, KeyStoreError):
+                module.last_error = str(result)
+                log.warning("%s", result)
+            elif isinstance(result, BaseException):
+                raise result
+
+    @property
+    def _ready(self) -> Lookup:
+        if self._lookup is None:
+            raise KeyStoreError("the key store pkcs11 is not started")
+        return self._lookup
+
+    async def find(self, uri: str) -> Key:
+        """The one private key that the URI names. Raises KeyStoreError."""
+        lookup = self._ready
+        wanted = _parsed(uri)
+        if wanted.type not in (None, "private"):
+            raise KeyStoreError(f"{uri}: type={wanted.type} names no private key")
+        found = await self._one(lookup, wanted, (CKO_PRIVATE_KEY,), "private key")
+        return Pkcs11Key(lookup, wanted, found)
+
+    async def read_secret(self, uri: str) -> bytes:
+        """Value of a secret or data object. Raises KeyStoreError."""
+        lookup = self._ready
+        wanted = _parsed(uri)
+        if wanted.type not in (None, "secret-key", "data"):
+            raise KeyStoreError(f"{uri}: type={wanted.type} names no secret or data object")
+        found = await self._one(lookup, wanted, (CKO_SECRET_KEY, CKO_DATA), "secret or data object")
+        try:
+            return (await found.worker.call(wire.ReadValue(found.record.reference), wire.Value)).value
+        except (TokenFault, WorkerGone) as error:
+            raise KeyStoreError(f"{found.uri}: {error}") from None
+
+    async def _one(self, lookup: Lookup, wanted: Pkcs11Uri, classes: Sequence[int], what: str) -> Found:
+        found, problems = await lookup.search(wanted, self._modules, classes)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise KeyStoreError(f"{wanted} names {len(found)} objects; say which: " + ", ".join(str(each.uri) for each in found))
+        raise KeyStoreError(f"{wanted} names no {what}: " + ("; ".join(problems) or "the token holds none that it describes"))
+
+    async def list(self) -> Sequence[KeyInfo]:
+        """What is usable, as far as it shows without asking a human for a PIN."""
+        return await self.inventory(human=False)
+
+    async def inventory(self, *, human: bool) -> Sequence[KeyInfo]:
+        """What is usable; with `human`, PINs that are not configured are asked for."""
+        lookup = self._ready
+        listed: list[KeyInfo] = []
+        for module in self._modules:
+            try:
+                worker = await module.worker()
+            except KeyStoreError as error:
+                listed.append(KeyInfo("", "module", "", module.name, note=str(error)))
+                continue
+            for token in worker.tokens:
+                listed += await token_inventory(lookup, module, worker, token, human=human)
+        return listed
+
+    async def certificates(self) -> Sequence[tuple[str, bytes]]:
+        """Label and DER of the certificates that the tokens show in their present state of login."""
+        shown: list[tuple[str, bytes]] = []
+        for worker in filter(None, (module.present for module in self._modules)):
+            records = [record for records in worker.objects.values() for record in records]
+            shown += [(each.label, each.material_first) for each in records if each.object_class == CKO_CERTIFICATE]
+        return shown
+
+    async def status(self) -> Mapping[str, Any]:
+        """State of modules and tokens: plain values that JSON can carry."""
+        lookup = self._ready
+        modules = [{**module.status(), "tokens": _tokens(lookup.keeper, module.present)} for module in self._modules]
+        return {"modules": modules, "complaints": [*self._complaints]}
+
+    async def rescan(self) -> None:
+        """Start fresh workers beside the present ones and swap; permits one PIN that is new at tokens that had a wrong one."""
+        self._ready.keeper.permit()
+        await self._all(Module.rescan)
+
+    async def stop(self) -> None:
+        """End all workers and wipe PINs."""
+        await asyncio.gather(*(module.stop() for module in self._modules))
+        if self._lookup is not None:
+            self._lookup.keeper.forget()
+
+
+def _parsed(uri: str) -> Pkcs11Uri:
+    try:
+        return parse_uri(uri)
+    except InvalidUri as error:
+        # not the whole text: it may hold a PIN
+        raise KeyStoreError(f"{uri.partition('?')[0]}: {error}") from None
+
+
+def _tokens(keeper: PinKeeper, worker: WorkerClient | None) -> Sequence[Mapping[str, Any]]:
+    if worker is None:
+        return ()
+    return [
+        {
+            "uri": str(token_uri(token)),
+            "label": token.label,
+            "slot": token.slot,
+            "logged_in": token.slot in worker.logged_in,
+            "pin": keeper.stopped(token),
+        }
+        for token in worker.tokens
+    ]
