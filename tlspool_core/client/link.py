@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from tlspool_core import fdpass
-from tlspool_core.client.errors import PoolTimeout, PoolVanished, Refused
+from tlspool_core.client.errors import PoolError, PoolTimeout, PoolVanished, Refused
 from tlspool_core.client.options import ANSWER_TIME
 from tlspool_core.wire.application import ApplicationSide
-from tlspool_core.wire.errors import ErrorCode, MalformedPacket
+from tlspool_core.wire.errors import ErrorCode, MalformedPacket, WireError
 from tlspool_core.wire.messages import Error, Message, Packet
 
 T = TypeVar("T")
@@ -99,10 +99,13 @@ class Link:
         return not poll.poll(0)
 
     def begin(self, message: Message, descriptor: int | None = None) -> Talk:
-        """Send a request. Raises PoolVanished: then the pool did not get it."""
+        """Send a request. Raises PoolVanished: then the pool did not get it. Raises ValueError if a value does not fit."""
         with self._lock:
             self._check()
-            reqid, data = self._books.request(message)
+            try:
+                reqid, data = self._books.request(message)
+            except WireError as full:
+                raise PoolError(full.code, full.text) from None
             talk = self._talks[reqid] = Talk(self, reqid, self._lock)
         try:
             self._send(data, descriptor)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
-from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.client.errors import PoolVanished
+from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import TIMEOUT_DEFAULT, TIMEOUT_INFINITE, IpProtocol, StartTlsFlags
 from tlspool_core.wire.messages import Error, Message, StartTls, StartTlsData, StartTlsLocalid
 
@@ -61,10 +62,9 @@ def limits(timeout: float | None) -> Limits:
         return Limits(TIMEOUT_DEFAULT, HANDSHAKE_TIME)
     if timeout == math.inf:
         return Limits(TIMEOUT_INFINITE, None)
-    wire = math.ceil(timeout * 1000)
-    if not 0 < wire < TIMEOUT_INFINITE:
+    if not 0 < timeout * 1000 <= TIMEOUT_INFINITE - 1:
         raise ValueError("timeout: a positive number of seconds, None or infinity")
-    return Limits(wire, timeout + GRACE)
+    return Limits(math.ceil(timeout * 1000), timeout + GRACE)
 
 
 class Wishes(TypedDict, total=False):
@@ -122,6 +122,6 @@ def localid_answer(proposal: StartTlsLocalid, identity: str | None) -> Message:
 
 
 def confirm(asked: StartTls, answer: StartTlsData) -> None:
-    """The answer must be the one to our request: the control key tells. Raises WireError."""
+    """The answer must be the one to our request: the control key tells. Raises PoolVanished."""
     if not secrets.compare_digest(asked.ctlkey, answer.ctlkey):
-        raise WireError(ErrorCode.ENTANGLED_THREADS)
+        raise PoolVanished(ErrorCode.ENTANGLED_THREADS)
