@@ -244,6 +244,8 @@ class PeerContext:
     ignore_caches: bool = False
     peer_address: str = ""
     ip_protocol: int = 6
+    credential_type: str = ""  # name of the type of `peer`; "" if it showed nothing
+    own_roles: Role | None = None  # those of the local credential that was used; None: none was
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +351,13 @@ class CredentialType(ABC):
     def trust_keys(self, peer: PeerCredential) -> tuple[bytes, ...]:
         """Keys of the trust database whose expressions apply to this peer."""
         return ()
+
+    def strength(self, peer: PeerCredential) -> int | None:
+        """Security strength in bits (NIST SP 800-57 part 1, table 2) of the weakest key or exchange that proves the peer.
+
+        Asked for the predicates L and l; None: not known, and then they do not hold. Must not block.
+        """
+        return None
 
     def certificate_authorities(self, config: ConfigBackend) -> Sequence[bytes]:
         """DER names to put into a server's CertificateRequest; empty to say nothing."""
