@@ -98,7 +98,7 @@ def run(runner: Path, tree: Path, patterns: list[str], workers: int) -> dict[str
     with shim_server() as (launcher, path):
         command = [
             str(runner), "-test.timeout=60m", "-shim-path", str(launcher), "-shim-config", str(HERE / "config.json"), "-loose-errors",
-            "-allow-unimplemented", "-pipe", "-num-workers", str(workers), "-json-output", str(results),
+            "-allow-unimplemented", "-pipe", "-resource-dir", str(directory), "-num-workers", str(workers), "-json-output", str(results),
         ]  # fmt: skip
         if patterns:
             command += ["-test", ";".join(patterns)]

@@ -12,13 +12,14 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from tlspool_core.testing.peers import SoftwareCredential, examine_x509
 
 from tests.bogo.flags import Flags, Unimplemented
+from tlspool_core.testing.peers import SoftwareCredential, examine
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls import questions as ask
 from tlspool_core.tls.seams import CertificateEntry
 from tlspool_core.tls.settings import ClientSettings, ServerSettings, StoredSession
+from tlspool_core.tls.signatures import schemes_for_key
 
 OUR_VERSIONS = (0x0304, 0x0303)
 REVERSE = {"no_tls13": 0x0304, "no_tls12": 0x0303}
@@ -115,7 +116,7 @@ class Answers:
             ask.ChooseServerCredential: self.choose_server,
             ask.ChooseClientCredential: self.choose_client,
             ask.Sign: lambda q: q.credential.sign(q.scheme, q.content),
-            ask.ExaminePeer: lambda q: examine_x509(q.certificate_type, q.entries),
+            ask.ExaminePeer: lambda q: examine(q.certificate_type, q.entries),
             ask.JudgePeer: self.judge,
             ask.OpenTicket: lambda q: self.tickets.get(q.ticket),
             ask.SealTicket: self.seal_ticket,
@@ -144,7 +145,8 @@ class Answers:
         extensions = {18: flags.signed_cert_timestamps} if flags.signed_cert_timestamps else {}
         chain = pem_chain(flags.cert_file)
         entries = [CertificateEntry(chain[0], extensions), *(CertificateEntry(data) for data in chain[1:])]
-        return (SoftwareCredential(key, entries, signature_schemes=tuple(flags.signing_prefs) or None),)
+        schemes = tuple(flags.signing_prefs) or schemes_for_key(key.public_key())
+        return (SoftwareCredential(key, entries, schemes),)
 
     def choose_server(self, question: ask.ChooseServerCredential) -> ask.ServerChoice:
         """Present ourselves as the flags say."""
