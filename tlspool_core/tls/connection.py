@@ -140,6 +140,22 @@ class TlsConnection:
         """The peer sent close_notify: it will send nothing more."""
         return self._channel.peer_closed
 
+    # --- application data past this object, see `bulk` -------------------------------------------------------------------------
+
+    @property
+    def takes_bulk(self) -> bool:
+        """Records of application data may be opened without `receive` now: no handshake message is under way."""
+        return self._flow is None and self._established is not None and not self._channel.inside_message
+
+    def received_bulk(self) -> None:
+        """Application data was opened without `receive`."""
+        self.records.saw_application_data()
+        self._guard(self.established.received_data)
+
+    def before_bulk(self) -> None:
+        """Application data is about to be sealed without `send`; what `data_to_send` has goes before it."""
+        self._guard(self.established.before_sending)
+
     # --- what is known -------------------------------------------------------------------------------------------------------
 
     @property
