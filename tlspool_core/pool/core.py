@@ -68,9 +68,7 @@ class Pool:
         self.engine: Engine
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ids = (f"{os.urandom(4).hex()}-{number:x}" for number in itertools.count(1))
-        self._certificate_types = {
-            code: kind for kind in plugins.credential_types.values() for code in kind.certificate_types
-        }
+        self._certificate_types = {code: kind for kind in plugins.credential_types.values() for code in kind.certificate_types}
         self._key_stores = {scheme: store for store in plugins.key_stores.values() for scheme in store.uri_schemes}
         self._tickets = TicketKeys(config.tickets, seed) if config.tickets.enabled else None
         self.client_sessions = ClientSessions(config.tickets.client_cache if config.tickets.enabled else 0)
@@ -116,7 +114,7 @@ class Pool:
         maker.sessions.add(session)
         return session
 
-    def ended(self, session: Session, reason: str) -> None:
+    def ended(self, session: Session) -> None:
         """A session has released all it had."""
         if session not in self.sessions:
             return
@@ -143,6 +141,15 @@ class Pool:
             return DoNAI.parse(text, user_case_counts=self.config.policy.user_case_counts)
         except InvalidIdentity as error:
             raise WireError(ErrorCode.LOCALID_NOT_FOUND, f"Not an identity: {error}") from None
+
+    def disclosed(self, remote: DoNAI) -> tuple[DoNAI, ...]:
+        """Local identities that may be shown to a remote, best first: those of the most concrete selector that is there."""
+        with self.backend.read() as databases:
+            for selector in remote.selectors():
+                identities = databases.disclose(selector)
+                if identities is not None:
+                    return identities
+        return ()
 
     def type_of_certificate(self, code: int) -> CredentialType | None:
         return self._certificate_types.get(code)

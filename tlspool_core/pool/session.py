@@ -57,7 +57,6 @@ class Session:
         "_cipher",
         "_plain",
         "_task",
-        "_timers",
         "connection",
         "decision",
         "exchange",
@@ -96,7 +95,6 @@ class Session:
         self._cipher: socket.socket | None = cipher
         self._plain: Descriptor | None = None
         self._task: asyncio.Task[object] | None = None
-        self._timers: tuple[asyncio.TimerHandle, ...] = ()
         self._answers: Answers | None = None
 
     # --- the handshake -------------------------------------------------------------------------------------------------------
@@ -215,7 +213,9 @@ class Session:
 
     def _fail(self, error: WireError) -> None:
         """Tell the peer by alert and the log by a line, release everything, and let the application have the error."""
-        say(log, logging.WARNING, "refused", role=self.role, peer=self.peer_address, service=self.request.service, reason=error.text)
+        say(
+            log, logging.WARNING, "refused", role=self.role, peer=self.peer_address, service=self.request.service, reason=error.text
+        )
         cipher, self._cipher = self._cipher, None
         if cipher is not None:
             connection = getattr(self, "connection", None)
@@ -230,30 +230,40 @@ class Session:
     def _relay_to(self, plain: Descriptor) -> None:
         cipher, self._cipher, self._plain = self._cipher, None, None
         assert cipher is not None
-        self.relay = Relay(
-            self.pool.loop,
-            self.connection,
-            cipher,
-            plain,
-            on_closed=self._relay_closed,
-            on_question=self._relay_asks,
-        )
-        self._set_timers()
+        decision, idle = self.decision, self.pool.config.limits.idle_timeout or None
+        if decision.idle_timeout is not None:
+            idle = min(idle, decision.idle_timeout) if idle else decision.idle_timeout
+        try:
+            self.relay = Relay(
+                self.pool.loop,
+                self.connection,
+                cipher,
+                plain,
+                on_closed=self._relay_closed,
+                on_question=self._relay_asks,
+                idle_timeout=idle,
+                session_timeout=decision.session_timeout,
+            )
+        except OSError as error:
+            raise WireError(ErrorCode.PLAIN_SOCKET_NEEDED, f"The plaintext descriptor cannot be used: {error.strerror}") from None
         if self.request.flags & StartTlsFlags.DETACH:
             self.pool.control.detach(self.request.ctlkey, self.maker)
+        self.relay.start()
 
     def store_sessions(self) -> None:
         """Client: keep what may be resumed."""
         if self.role == "client" and (sessions := self.connection.take_sessions()):
             self.pool.client_sessions.store(self.pool.resumption_key(self), sessions)
 
-    def _set_timers(self) -> None:
-        if self.decision.session_timeout is not None:
-            timer = self.pool.loop.call_later(self.decision.session_timeout, self.close, "session timeout")
-            self._timers = (timer,)
-
-    def _relay_closed(self, reason: str) -> None:
-        self.close(reason)
+    def _relay_closed(self, cause: str, octets_in: int, octets_out: int) -> None:
+        """The one end of a session that was established."""
+        seconds = round(time.monotonic() - self.started, 3)
+        token = session_id.set(self.id)
+        say(log, logging.INFO, "ended", cause=cause, octets_in=octets_in, octets_out=octets_out, seconds=seconds)
+        session_id.reset(token)
+        self.store_sessions()
+        self.relay = None
+        self.close(cause)
 
     def _relay_asks(self, question: AnyQuestion) -> None:
         """A question after the handshake (tickets, client authentication)."""
@@ -317,23 +327,24 @@ class Session:
     def close(self, reason: str = "closed") -> None:
         """Release everything; harmless if done before."""
         task, self._task = self._task, None
-        if task is not None and task is not asyncio.current_task():
+        if task is not None and not _running(task):
             task.cancel()
-        relay, self.relay = self.relay, None
+        relay = self.relay
         if relay is not None:
-            relay.close()
-            self.store_sessions()
+            relay.close(reason)
         if self._cipher is not None:
             self._cipher.close()
             self._cipher = None
         if self._plain is not None:
             self._plain.close()
             self._plain = None
-        for timer in self._timers:
-            timer.cancel()
-        self._timers = ()
         self._answers = None
-        self.pool.ended(self, reason)
+        self.pool.ended(self)
+
+
+def _running(task: asyncio.Task[object]) -> bool:
+    """Whether we are called from within the task; there may be no task at all."""
+    return asyncio.current_task() is task
 
 
 def name_text(name: object) -> str:

@@ -1,0 +1,70 @@
+"""A plugin for daemons under test: toy credentials for a few identities, whose keys every process derives alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tlspool_core.api import (
+    ConfigBackend,
+    CredentialType,
+    DoNAI,
+    KeyStore,
+    LocalCredential,
+    LocalIdentity,
+    Role,
+    TrustRecord,
+    hookimpl,
+)
+from tlspool_core.testing.keys import SoftwareKeys, public_der
+from tlspool_core.testing.memory import MemoryBackend
+from tlspool_core.testing.toy import ToyType, toy_entry, toy_trust_key
+
+SERVER = "www.example.com"
+CLIENT = "john@example.com"
+STRANGER = "eve@example.com"  # has a credential that nobody trusts
+RESERVED = "reserved.example.com"  # for another user id than that of the tests
+KEYLESS = "keyless.example.com"  # its key is in no key store
+
+keys = SoftwareKeys()
+backend = MemoryBackend()
+
+
+def private_key(name: str) -> ec.EllipticCurvePrivateKey:
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1
+    return ec.derive_private_key(number, ec.SECP256R1())
+
+
+def _fill() -> None:
+    with backend.write() as databases:
+        for name in (SERVER, CLIENT, STRANGER, RESERVED, KEYLESS, "other.example.com"):
+            identity = DoNAI.parse(name)
+            key = private_key(name)
+            uri = keys.add(name, key)
+            public = toy_entry(identity, public_der(key))
+            allowed = (54321,) if name == RESERVED else ()
+            databases.put_localid(LocalIdentity(identity, (LocalCredential(identity, "toy", Role.BOTH, uri, public),), "", allowed))
+            if name != STRANGER:
+                databases.put_trust(TrustRecord(toy_trust_key(public), "toy", pinned=True))
+        databases.put_disclose(SERVER, [DoNAI.parse(CLIENT)])
+    keys.missing.add(f"software:{KEYLESS}")
+
+
+_fill()
+
+
+@hookimpl
+def tlspool_register_credential_types() -> Sequence[CredentialType]:
+    return [ToyType()]
+
+
+@hookimpl
+def tlspool_register_key_stores() -> Sequence[KeyStore]:
+    return [keys]
+
+
+@hookimpl
+def tlspool_register_config_backends() -> Sequence[ConfigBackend]:
+    return [backend]
