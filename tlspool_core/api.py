@@ -39,6 +39,7 @@ from tlspool_core.tls.seams import (
     PeerCredential,
     SignatureScheme,
 )
+from tlspool_core.tls.signatures import PublicKeyCredential, schemes_for_key, verify
 
 __all__ = [
     "AccessDenied",
@@ -66,6 +67,7 @@ __all__ = [
     "KeyExchangeContext",
     "KeyExchangeRun",
     "PeerCredential",
+    "PublicKeyCredential",
     "SignatureScheme",
     "TlsError",
     "UnexpectedMessage",
@@ -74,4 +76,6 @@ __all__ = [
     "UnsupportedCertificate",
     "UserCanceled",
     "hookimpl",
+    "schemes_for_key",
+    "verify",
 ]

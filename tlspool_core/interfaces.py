@@ -250,10 +250,15 @@ class PeerContext:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The outcome of a predicate, with a reason in words for the log and the application."""
+    """The outcome of a predicate, with a reason in words for the log and the application.
+
+    `on_accept` is for what must not outlive a refusal, like a pin on first use: the session runs it (it *may block*) once the
+    expression as a whole has accepted the peer, and before the application gets plaintext. An exception there means denied.
+    """
 
     verdict: Verdict
     reason: str = ""
+    on_accept: Callable[[], None] | None = field(default=None, compare=False)
 
 
 class Predicate(ABC):
@@ -369,6 +374,10 @@ class CredentialType(ABC):
 
     def end_point_binding(self, side: Credential | PeerCredential) -> bytes | None:
         """tls-server-end-point (RFC 5929 section 4.1) for the server's credential, None if undefined."""
+        return None
+
+    def ocsp_response(self, credential: Credential) -> bytes | None:
+        """DER OCSPResponse (RFC 6960) to staple to a server credential that `load` made; None: none at hand. Must not block."""
         return None
 
     def begin(self, context: SessionContext) -> SessionParts:
