@@ -134,11 +134,14 @@ def open_batch(records: RecordLayer, wire: memoryview, start: int, end: int, out
         opened = _open12(protection, wire, start, end, out, filled, min(records.receive_limit, MAX_PLAINTEXT), most)
     else:
         opened = Opened(start, filled)
-    return opened._replace(odd=0 if opened.full else _complete(wire, opened.position, end))
+    return opened._replace(odd=0 if opened.full else complete_record(wire, opened.position, end))
 
 
-def _complete(wire: memoryview, start: int, end: int) -> int:
-    """Length of the record at `start`: 0 if it is incomplete, but all there is if it is too long ever to be a record."""
+def complete_record(wire: memoryview, start: int, end: int) -> int:
+    """Length in bytes, header included, of the record at `start`.
+
+    0 if it is incomplete; all there is if it is too long ever to be a record, for the connection to complain about.
+    """
     if end - start < HEADER_LENGTH:
         return 0
     length = HEADER_LENGTH + (wire[start + 3] << 8 | wire[start + 4])

@@ -1,0 +1,178 @@
+"""A relay under test, with its peer and its application in threads of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tlspool_core.fdpass import Descriptor
+from tlspool_core.pool.linger import close_lingering
+from tlspool_core.pool.relay import Relay
+from tlspool_core.testing.peers import Answers, Pair, TicketBox, software_credential
+from tlspool_core.tls.connection import TlsConnection
+from tlspool_core.tls.questions import AnyQuestion
+from tlspool_core.tls.settings import ClientSettings, ServerSettings
+
+
+class Peer:
+    """The other end of TLS: an established connection on a blocking socket."""
+
+    def __init__(self, connection: TlsConnection, sock: socket.socket) -> None:
+        self.connection = connection
+        self.sock = sock
+        self._plain = bytearray()
+
+    def flush(self) -> None:
+        self.sock.sendall(self.connection.data_to_send())
+
+    def send(self, data: bytes) -> None:
+        self.connection.send(data)
+        self.flush()
+
+    def finish(self) -> None:
+        """close_notify."""
+        self.connection.close()
+        self.flush()
+
+    def recv(self) -> bytes:
+        """Some plaintext; empty at close_notify or the end of the connection."""
+        while True:
+            if data := self.connection.take_plaintext():
+                return data
+            if self.connection.peer_closed or self.connection.failed is not None:
+                return b""
+            data = self.sock.recv(262144)
+            if not data:
+                self.connection.receive_eof()
+                return b""
+            self.connection.receive(data)
+
+    def recv_all(self) -> bytes:
+        parts = []
+        while data := self.recv():
+            parts.append(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@dataclass
+class Case:
+    """One relay and all around it; `closed` collects the calls of on_closed."""
+
+    loop: asyncio.AbstractEventLoop
+    relay: Relay
+    peer: Peer
+    app: Any
+    closed: list[tuple[str, int, int]] = field(default_factory=list)
+    questions: list[AnyQuestion] = field(default_factory=list)
+    connection: TlsConnection | None = None
+    answers: Answers | None = None
+
+    async def ended(self, seconds: float = 20) -> tuple[str, int, int]:
+        """Wait until the relay has ended."""
+        async with asyncio.timeout(seconds):
+            while not self.closed:
+                await asyncio.sleep(0.002)
+        return self.closed[0]
+
+
+def tls_pair(
+    client: ClientSettings | None = None, server: ServerSettings | None = None
+) -> tuple[TlsConnection, TlsConnection, Answers]:
+    """A client and a server that have shaken hands, and how the server answers."""
+    server_answers = Answers(credentials=[software_credential()], tickets=TicketBox())
+    pair = Pair(
+        TlsConnection(client or ClientSettings(server_name="testserver")),
+        TlsConnection(server or ServerSettings()),
+        Answers(credentials=[software_credential()]),
+        server_answers,
+    )
+    pair.run()
+    assert pair.complete, (pair.client.failed, pair.server.failed)
+    return pair.client, pair.server, server_answers
+
+
+class Bench:
+    """Makes cases on one event loop and runs coroutines on it; threads do the blocking ends."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.threads = ThreadPoolExecutor(8)
+
+    def case(
+        self,
+        plain: Descriptor | socket.socket | None = None,
+        app: Any = None,
+        *,
+        client: ClientSettings | None = None,
+        server: ServerSettings | None = None,
+        start: bool = True,
+        **options: Any,
+    ) -> Case:
+        """A started relay; without `plain` over a socket pair of which `app` is the other end."""
+        peer_connection, connection, answers = tls_pair(client, server)
+        return self.case_of(peer_connection, connection, answers, plain, app, start=start, **options)
+
+    def case_of(
+        self,
+        peer_connection: TlsConnection,
+        connection: TlsConnection,
+        answers: Answers | None,
+        plain: Descriptor | socket.socket | None = None,
+        app: Any = None,
+        *,
+        start: bool = True,
+        **options: Any,
+    ) -> Case:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            far = socket.create_connection(listener.getsockname())
+            near, _ = listener.accept()
+        if plain is None:
+            plain, app = socket.socketpair()
+        closed: list[tuple[str, int, int]] = []
+        questions: list[AnyQuestion] = []
+        relay = Relay(
+            self.loop,
+            connection,
+            near,
+            plain,
+            on_closed=lambda *what: closed.append(what),
+            on_question=questions.append,
+            **options,
+        )
+        case = Case(self.loop, relay, Peer(peer_connection, far), app, closed, questions, connection, answers)
+        if start:
+            relay.start()
+        return case
+
+    def run(self, coroutine: Any) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+
+    async def thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await self.loop.run_in_executor(self.threads, work, *arguments)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    close_lingering()
+    made.threads.shutdown()
+    made.loop.close()
+
+
+def recv_all(sock: socket.socket, size: int = 262144, pause: Callable[[], None] = lambda: None) -> bytes:
+    """Everything up to the end of input."""
+    parts = []
+    while data := sock.recv(size):
+        parts.append(data)
+        pause()
+    return b"".join(parts)

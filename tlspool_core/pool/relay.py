@@ -1,0 +1,490 @@
+"""Moves bytes between the peer's TLS records and the application's plaintext, from the end of the handshake on.
+
+Theory of operation
+-------------------
+A relay is a handful of references and two descriptors that the event loop watches; it has no task, and no buffer while it is idle.
+When a descriptor is ready, one batch is moved: read into the shared buffer, sealed or opened into the other, written.  Then the
+loop goes to whoever is ready next, so that all get their turn.
+
+Back-pressure: what a descriptor does not take is kept (`_to_plain`, `_to_cipher`), and until it has gone, the descriptor that it
+came from is not read.  The size of a batch follows what was taken last, so that what is kept is small where the reader is slow.
+
+Bulk data goes through `tls.bulk`; all other records, one at a time, through `TlsConnection.receive`, in the order of their coming.
+What it has to say (answers to KeyUpdate, alerts) is sent at once.  If it asks a question, reading stops until `resume`.
+
+Halves: end of input from the application becomes close_notify and the end of our TCP half; close_notify becomes the end of
+input for the application.  When both halves are through, the relay ends.  A connection that fails ends both halves: its alert is
+sent, what was received before is still delivered.  An application that is gone does not take what it wrote before with it.
+
+A relay ends in one place, `_finish`, which closes what is still open and calls `on_closed`, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from tlspool_core.fdpass import Descriptor
+from tlspool_core.pool.linger import linger
+from tlspool_core.pool.relay_commons import BATCH, SMALL_BATCH, commons_of
+from tlspool_core.pool.relay_ends import cipher_end, plain_end
+from tlspool_core.tls.bulk import Opened, complete_record, open_batch, seal_batch, sealed_capacity
+from tlspool_core.tls.connection import TlsConnection
+from tlspool_core.tls.questions import AnyQuestion
+
+log = logging.getLogger("tlspool.relay")
+
+_CIPHER_READ, _CIPHER_WRITE, _PLAIN_READ, _PLAIN_WRITE = 1, 2, 4, 8
+_NOTHING: Final = memoryview(b"")
+_FIRST_WINDOW: Final = 64 * 1024
+# A peer that makes us answer (KeyUpdate) and does not read the answers is not read either beyond this.
+_MOST_ANSWERS: Final = 2 * BATCH
+
+
+class Relay:
+    """One session's data phase. Owns both descriptors from construction on; `start` begins.
+
+    `octets_in` counts plaintext bytes from the peer, `octets_out` those of the application.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_asked",
+        "_cipher",
+        "_commons",
+        "_connection",
+        "_file_turn_due",
+        "_idle_timeout",
+        "_idle_timer",
+        "_in_over",
+        "_last_active",
+        "_loop",
+        "_on_closed",
+        "_on_question",
+        "_out_over",
+        "_partial",
+        "_plain",
+        "_session_timer",
+        "_to_cipher",
+        "_to_plain",
+        "_window_in",
+        "_window_out",
+        "closed",
+        "octets_in",
+        "octets_out",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connection: TlsConnection,
+        cipher: socket.socket,
+        plain: Descriptor | socket.socket,
+        *,
+        on_closed: Callable[[str, int, int], None],
+        on_question: Callable[[AnyQuestion], None],
+        idle_timeout: float | None = None,
+        session_timeout: float | None = None,
+    ) -> None:
+        """Times in seconds. `on_closed(cause, octets_in, octets_out)` is called exactly once, possibly within `start` or `close`.
+
+        Raises OSError if the plaintext descriptor is of a kind that cannot be relayed; then both are closed.
+        """
+        self._loop = loop
+        self._connection = connection
+        self._on_closed = on_closed
+        self._on_question = on_question
+        self._commons = commons_of(loop)
+        self._cipher = cipher_end(cipher)
+        try:
+            self._plain = plain_end(plain)
+        except OSError:
+            self._cipher.close()
+            raise
+        self._to_plain = self._to_cipher = _NOTHING
+        self._partial = b""  # from the peer, not opened yet: normally the beginning of a record
+        self._asked: AnyQuestion | None = None
+        self._armed = 0
+        self._in_over = False  # the peer sends no more
+        self._out_over = False  # the application sends no more, close_notify is on its way
+        self._window_in = self._window_out = _FIRST_WINDOW
+        self._idle_timeout = idle_timeout
+        self._last_active = loop.time()
+        self._idle_timer = self._call_later(idle_timeout, self._check_idle)
+        self._session_timer = self._call_later(session_timeout, self.close, "session timeout")
+        self._file_turn_due = False
+        self.closed = False
+        self.octets_in = self.octets_out = 0
+
+    # --- what the session calls --------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; what the connection has received or wants to send already comes first."""
+        self._partial = self._connection.records.take_incoming()
+        self.resume()
+        self.relax()
+
+    def resume(self) -> None:
+        """Go on after the session dealt with the connection: answered or refused its question, or made it send something."""
+        if not self.closed:
+            self._run(self._resume)
+
+    def close(self, cause: str = "closed") -> None:
+        """End in an orderly way: close_notify to the peer, end of input to the application, no waiting for either."""
+        if not self.closed:
+            self._connection.close()
+            self._finish(cause)
+
+    def abort(self, cause: str) -> None:
+        """End at once, without a word to the peer."""
+        if not self.closed:
+            self._unwatch_cipher()
+            self._cipher.close()
+            self._finish(cause)
+
+    def relax(self) -> None:
+        """Fall idle: drop what can be made again."""
+        records = self._connection.records
+        records.read_protection.relax()
+        records.write_protection.relax()
+
+    # --- from the peer to the application ----------------------------------------------------------------------------------------
+
+    def _read_cipher(self) -> None:
+        commons = self._commons
+        commons.touch(self)
+        wire, kept = commons.incoming, len(self._partial)
+        if kept:
+            wire[:kept] = self._partial
+        room = commons.batch(self._window_in)
+        try:
+            count = self._cipher.read(wire[kept : kept + room])
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._cipher_ended()
+            return
+        self._open(kept + count)
+        if count == room and not self._to_plain:
+            self._window_in = min(2 * room, BATCH)
+
+    def _open(self, end: int) -> None:
+        """Open what lies in the shared buffer up to `end`, deliver it, and keep what cannot be opened yet."""
+        connection, wire, out = self._connection, self._commons.incoming, self._commons.outgoing
+        message_wise = self._plain.messages
+        position = filled = 0
+        while True:
+            opened = self._open_some(wire, position, end, out, filled)
+            position, filled = opened.position, opened.filled
+            if opened.odd:
+                connection.receive(wire[position : position + opened.odd])
+                position += opened.odd
+                extra = connection.take_plaintext()
+                out[filled : filled + len(extra)] = extra
+                filled += len(extra)
+            if message_wise and filled:
+                self._deliver(out[:filled])
+                filled = 0
+            if (
+                not (opened.odd or opened.full)
+                or self._to_plain
+                or connection.question
+                or connection.failed
+                or connection.peer_closed
+            ):
+                break
+        self._partial = bytes(wire[position:end])
+        if filled:
+            self._deliver(out[:filled])
+
+    def _open_some(self, wire: memoryview, position: int, end: int, out: memoryview, filled: int) -> Opened:
+        connection = self._connection
+        if not connection.takes_bulk:
+            return Opened(position, filled, odd=complete_record(wire, position, end))
+        opened = open_batch(connection.records, wire, position, end, out, filled, 1 if self._plain.messages else BATCH)
+        if opened.filled > filled:
+            connection.received_bulk()
+        return opened
+
+    def _deliver(self, data: memoryview) -> None:
+        """To the application; dropped if it does not read any more."""
+        self.octets_in += len(data)
+        if not self._plain.can_write:
+            return
+        rest = self._write_plain(data)
+        if rest:
+            self._window_in = max(len(data) - len(rest), SMALL_BATCH)
+            self._to_plain = memoryview(bytes(rest))
+            self._commons.held += len(rest)
+
+    def _write_plain(self, data: memoryview) -> memoryview:
+        """What is left of the data."""
+        try:
+            while data:
+                data = data[self._plain.write(data) :]
+        except BlockingIOError:
+            return data
+        except OSError:
+            self._plain_lost()
+        return _NOTHING
+
+    def _drain_plain(self) -> None:
+        """The application has room again: what was kept, then what was not opened for lack of room."""
+        self._commons.touch(self)
+        before = len(self._to_plain)
+        rest = self._write_plain(self._to_plain)
+        self._commons.held -= before - len(rest)
+        self._to_plain = rest
+        if not rest:
+            self._resume_opening()
+
+    def _resume_opening(self) -> None:
+        """Open what had to wait, for room or for an answer."""
+        if not self._partial or self._connection.question is not None:
+            return
+        kept = len(self._partial)
+        self._commons.incoming[:kept] = self._partial
+        self._open(kept)
+
+    # --- from the application to the peer ----------------------------------------------------------------------------------------
+
+    def _read_plain(self) -> None:
+        commons, connection = self._commons, self._connection
+        commons.touch(self)
+        plain, out = commons.incoming, commons.outgoing
+        room = min(commons.batch(self._window_out), sealed_capacity(connection.records, len(out)))
+        try:
+            count = self._plain.read(plain[:room])
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._plain_ended()
+            return
+        self.octets_out += count
+        connection.before_bulk()
+        if due := connection.data_to_send():
+            self._send(memoryview(due))
+        self._send(out[: seal_batch(connection.records, plain, count, out)])
+        if count == room and not self._to_cipher:
+            self._window_out = min(2 * room, BATCH)
+
+    def _send(self, records: memoryview) -> None:
+        """To the peer, behind what waits already."""
+        if not self._cipher.can_write:
+            return
+        if self._to_cipher:
+            self._commons.held += len(records)
+            self._to_cipher = memoryview(b"".join((self._to_cipher, records)))
+            return
+        rest = self._write_cipher(records)
+        if rest:
+            self._window_out = max(len(records) - len(rest), SMALL_BATCH)
+            self._to_cipher = memoryview(bytes(rest))
+            self._commons.held += len(rest)
+
+    def _write_cipher(self, data: memoryview) -> memoryview:
+        """What is left of the records."""
+        try:
+            while data:
+                data = data[self._cipher.write(data) :]
+        except BlockingIOError:
+            return data
+        except OSError:
+            self._cipher_lost()
+        return _NOTHING
+
+    def _drain_cipher(self) -> None:
+        """The peer has room again."""
+        self._commons.touch(self)
+        before = len(self._to_cipher)
+        rest = self._write_cipher(self._to_cipher)
+        self._commons.held -= before - len(rest)
+        self._to_cipher = rest
+
+    # --- ends --------------------------------------------------------------------------------------------------------------------
+
+    def _cipher_ended(self) -> None:
+        """End of the TCP connection, orderly or reset; without close_notify it makes the connection fail."""
+        self._cipher.can_read = False
+        self._in_over = True
+        self._connection.receive_eof()
+
+    def _cipher_lost(self) -> None:
+        """The peer takes no more; what it sent before may still be there to be read."""
+        self._cipher.can_write = False
+        self._out_over = True
+        self._plain.end_reading()
+
+    def _plain_ended(self) -> None:
+        """The application sends no more."""
+        self._plain.can_read = False
+        self._out_over = True
+        self._connection.close()
+        if self._plain.hung_up():
+            self._plain_lost()
+
+    def _plain_lost(self) -> None:
+        """The application reads no more: what comes for it is dropped, but the connection goes on while it writes."""
+        self._plain.can_write = False
+
+    def _failed(self) -> None:
+        """The connection has failed: nothing goes either way, but the alert, and what was received before."""
+        self._in_over = self._out_over = True
+        self._partial = b""
+        self._plain.end_reading()
+        self._end_cipher()
+
+    def _end_cipher(self) -> None:
+        """Give the socket away to be closed in such a way that the peer gets what was sent last."""
+        if self._cipher.fd < 0:
+            return
+        self._unwatch_cipher()
+        self._commons.held -= len(self._to_cipher)
+        last = bytes(self._to_cipher) + self._connection.data_to_send()
+        self._to_cipher = _NOTHING
+        if self._cipher.can_read and not self._connection.peer_closed:
+            linger(self._loop, self._cipher.take(), last)
+        else:
+            self._write_cipher(memoryview(last))
+            self._cipher.close()
+
+    def _finish(self, cause: str) -> None:
+        """The end, on every way."""
+        self.closed = True
+        self._end_cipher()
+        self._rearm(0)
+        self._commons.held -= len(self._to_plain)
+        self._to_plain = _NOTHING
+        self._plain.close()
+        self._commons.forget(self)
+        for timer in (self._idle_timer, self._session_timer):
+            if timer is not None:
+                timer.cancel()
+        self._on_closed(cause, self.octets_in, self.octets_out)
+
+    # --- mechanics ---------------------------------------------------------------------------------------------------------------
+
+    def _run(self, step: Callable[[], None]) -> None:
+        """One step and what follows from it. A fault of ours ends this session only."""
+        if self.closed:
+            return
+        self._last_active = self._loop.time()
+        try:
+            step()
+            self._settle()
+        except Exception:
+            log.exception("fault in a relay")
+            self.abort("fault")
+
+    def _file_turn(self) -> None:
+        """A regular file is always ready: it is read in every round of the loop in which it is watched."""
+        self._file_turn_due = False
+        if self._armed & _PLAIN_READ:
+            self._armed &= ~_PLAIN_READ
+            self._run(self._read_plain)
+
+    def _call_later(self, seconds: float | None, work: Callable[..., None], *arguments: str) -> asyncio.TimerHandle | None:
+        return None if seconds is None else self._loop.call_later(seconds, work, *arguments)
+
+    def _check_idle(self) -> None:
+        assert self._idle_timeout is not None
+        left = self._last_active + self._idle_timeout - self._loop.time()
+        if left <= 0:
+            self.close("idle timeout")
+        else:
+            self._idle_timer = self._call_later(left, self._check_idle)
+
+    def _resume(self) -> None:
+        if self._connection.question is not self._asked:
+            self._asked = None
+        if data := self._connection.take_plaintext():
+            self._deliver(memoryview(data))
+        if not self._to_plain:
+            self._resume_opening()
+
+    def _settle(self) -> None:
+        """Send what the connection has to say, see which halves are through, and wait for what is needed next."""
+        connection = self._connection
+        if output := connection.data_to_send():
+            self._send(memoryview(output))
+        if connection.failed is not None and self._cipher.fd >= 0:
+            self._failed()
+        if connection.peer_closed:
+            self._in_over = True
+        if self._in_over or self._out_over or not self._plain.can_write:
+            self._settle_halves()
+            if self.closed:
+                return
+        question = connection.question
+        if question is not None and question is not self._asked:
+            self._asked = question
+            self._loop.call_soon(self._ask, question)
+        self._watch()
+        if not (self._plain.can_read or self._plain.can_write):
+            self._plain.close()
+
+    def _ask(self, question: AnyQuestion) -> None:
+        if not self.closed:
+            self._on_question(question)
+
+    def _settle_halves(self) -> None:
+        """End the halves whose last byte has gone; both gone is the end."""
+        if self._in_over and not self._to_plain and self._plain.can_write:
+            self._plain.end_writing()
+        if self._in_over and not self._plain.can_read and not self._out_over:  # nobody is there to end our half
+            self._out_over = True
+            self._connection.close()
+            self._send(memoryview(self._connection.data_to_send()))
+        if self._out_over and not self._to_cipher and self._cipher.can_write:
+            self._cipher.end_writing()
+        if not self._plain.can_write and not self._cipher.can_write:
+            self._finish(str(self._connection.failed or "closed"))
+
+    def _watch(self) -> None:
+        """Have the loop watch what can be gone on with."""
+        wanted = 0
+        if self._cipher.can_read and not (self._in_over or self._to_plain or self._asked or len(self._to_cipher) > _MOST_ANSWERS):
+            wanted |= _CIPHER_READ
+        if self._to_cipher:
+            wanted |= _CIPHER_WRITE
+        elif self._plain.can_read and not self._out_over:
+            wanted |= _PLAIN_READ
+        if self._to_plain:
+            wanted |= _PLAIN_WRITE
+        if wanted != self._armed:
+            self._rearm(wanted)
+
+    def _unwatch_cipher(self) -> None:
+        self._rearm(self._armed & (_PLAIN_READ | _PLAIN_WRITE))
+
+    def _rearm(self, wanted: int) -> None:
+        loop, cipher, plain = self._loop, self._cipher.fd, self._plain.fd
+        started, stopped = wanted & ~self._armed, self._armed & ~wanted
+        self._armed = wanted
+        if stopped & _CIPHER_READ:
+            loop.remove_reader(cipher)
+        if stopped & _CIPHER_WRITE:
+            loop.remove_writer(cipher)
+        if stopped & _PLAIN_READ and self._plain.pollable:
+            loop.remove_reader(plain)
+        if stopped & _PLAIN_WRITE:
+            loop.remove_writer(plain)
+        if started & _CIPHER_READ:
+            loop.add_reader(cipher, self._run, self._read_cipher)
+        if started & _CIPHER_WRITE:
+            loop.add_writer(cipher, self._run, self._drain_cipher)
+        if started & _PLAIN_READ:
+            if self._plain.pollable:
+                loop.add_reader(plain, self._run, self._read_plain)
+            elif not self._file_turn_due:
+                self._file_turn_due = True
+                loop.call_soon(self._file_turn)
+        if started & _PLAIN_WRITE:
+            loop.add_writer(plain, self._run, self._drain_plain)

@@ -1,0 +1,69 @@
+"""What the relays of one event loop share: the large buffers, and the memory of who is active.
+
+Theory of operation
+-------------------
+A relay works only while it is called, and two are never called at a time, so one pair of buffers serves them all.  What a blocked
+descriptor did not take is copied out and kept by its relay; the sum of that is limited here: above the limit, batches shrink to
+what a record needs.
+
+Keys in use hold a cipher object of 2.5 KiB in each direction, which can be made again in a microsecond.  Only the relays that worked
+last keep theirs; whoever drops out of that list is told to relax.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import OrderedDict
+from typing import Protocol
+
+BATCH = 512 * 1024  # bytes read at once
+SMALL_BATCH = 32 * 1024  # when memory is short; more than a record
+_ROOM = 64 * 1024  # for headers, tags and the piece of a record left over from the read before
+HELD_LIMIT = 64 << 20  # bytes kept for blocked descriptors, all relays together
+_ACTIVE = 64  # relays that keep their cipher objects
+
+
+class Relaxing(Protocol):
+    """A relay, as far as it is of interest here."""
+
+    def relax(self) -> None: ...
+
+
+class Commons:
+    """Shared by all relays of an event loop; `held` is the number of bytes that they keep for blocked descriptors."""
+
+    def __init__(self) -> None:
+        self.incoming = memoryview(bytearray(BATCH + _ROOM))
+        self.outgoing = memoryview(bytearray(BATCH + _ROOM))
+        self.held = 0
+        self._active: OrderedDict[Relaxing, None] = OrderedDict()
+
+    def batch(self, wanted: int) -> int:
+        """How many bytes a relay may read now that would like to read `wanted`."""
+        return wanted if self.held < HELD_LIMIT else SMALL_BATCH
+
+    def touch(self, relay: Relaxing) -> None:
+        """The relay is about to work."""
+        active = self._active
+        if relay in active:
+            active.move_to_end(relay)
+            return
+        active[relay] = None
+        if len(active) > _ACTIVE:
+            active.popitem(last=False)[0].relax()
+
+    def forget(self, relay: Relaxing) -> None:
+        """The relay has ended."""
+        self._active.pop(relay, None)
+
+
+_commons: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Commons] = weakref.WeakKeyDictionary()
+
+
+def commons_of(loop: asyncio.AbstractEventLoop) -> Commons:
+    """The commons of a loop, made for its first relay."""
+    commons = _commons.get(loop)
+    if commons is None:
+        commons = _commons[loop] = Commons()
+    return commons

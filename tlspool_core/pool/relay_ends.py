@@ -1,0 +1,184 @@
+"""The two ends of a relay: one descriptor each, whatever kind it is.
+
+Theory of operation
+-------------------
+An end owns its descriptor and closes it exactly once, when the relay has no more use for either half of it.  All kinds are read
+and written by descriptor number, without blocking; they
+differ in how one half is closed, in whether the kernel tells of readiness, and in how much one write may hold:
+
+    SocketEnd    stream sockets; a half is closed by shutdown(2)
+    MessageEnd   SOCK_SEQPACKET: each write is one message, of at most `most` bytes
+    PipeEnd      pipes, FIFOs and terminals: what the open mode allows; what they have is one half
+    FileEnd      regular files: always ready, so the event loop is not asked
+
+A pipe or file that is open for reading only has no place for what the peer sends: that is dropped, as with a socket whose reader
+is gone.  One that is open for writing only never has an end of input: we close our half when the peer has closed its.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+
+from tlspool_core.fdpass import Descriptor
+from tlspool_core.tls.record import MAX_PLAINTEXT
+
+SOCKET_BUFFER = 1 << 20  # bytes; with less, the batches become small and the work per byte grows
+
+
+class End:
+    """One descriptor of a relay. `can_read` and `can_write` say what is open still; `most` bounds one write, in bytes."""
+
+    __slots__ = ("can_read", "can_write", "fd")
+
+    pollable = True
+    messages = False
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.can_read = True
+        self.can_write = True
+        os.set_blocking(fd, False)
+
+    def read(self, into: memoryview) -> int:
+        """Number of bytes read, 0 at the end of input. Raises BlockingIOError if there are none now, other OSError if broken."""
+        return os.readv(self.fd, (into,))
+
+    def write(self, data: memoryview) -> int:
+        """Number of bytes written, at least one. Raises BlockingIOError if there is no room now, other OSError if broken."""
+        return os.write(self.fd, data)
+
+    def end_writing(self) -> None:
+        """The other side shall see the end of input, and may go on to send."""
+        self.can_write = False
+
+    def end_reading(self) -> None:
+        """The other side shall see that no one reads what it writes."""
+        self.can_read = False
+
+    def hung_up(self) -> bool:
+        """The other side is gone altogether, not only its sending half."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Close the descriptor; harmless if done before."""
+        fd, self.fd = self.fd, -1
+        self.can_read = self.can_write = False
+        if fd >= 0:
+            os.close(fd)
+
+
+class SocketEnd(End):
+    """A connected stream socket."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__(connected.fileno())
+        self._socket = connected
+
+    def end_writing(self) -> None:
+        if self.can_write:
+            self.can_write = False
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def end_reading(self) -> None:
+        if self.can_read:
+            self.can_read = False
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)
+
+    def take(self) -> socket.socket:
+        """Hand over the socket and with it the duty to close it."""
+        self.fd = -1
+        self.can_read = self.can_write = False
+        return self._socket
+
+    def close(self) -> None:
+        self.fd = -1
+        self.can_read = self.can_write = False
+        self._socket.close()
+
+
+class MessageEnd(SocketEnd):
+    """A connected SOCK_SEQPACKET socket: each message becomes records of its own, each record a message."""
+
+    __slots__ = ("_most",)
+
+    messages = True
+
+    def __init__(self, connected: socket.socket) -> None:
+        super().__init__(connected)
+        self._most = MAX_PLAINTEXT
+
+    def write(self, data: memoryview) -> int:
+        while True:
+            try:
+                return os.write(self.fd, data[: self._most])
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE or self._most == 1:
+                    raise
+                self._most //= 2
+
+
+class PipeEnd(End):
+    """A pipe, FIFO or character device."""
+
+    __slots__ = ()
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+        self.can_read = mode != os.O_WRONLY
+        self.can_write = mode != os.O_RDONLY
+
+
+class FileEnd(PipeEnd):
+    """A regular file, at the offset where it stands."""
+
+    __slots__ = ()
+
+    pollable = False
+
+    def hung_up(self) -> bool:
+        return False
+
+
+def enlarge_buffers(connected: socket.socket) -> None:
+    """Ask for large kernel buffers; the kernel gives what its limits allow."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+
+
+def cipher_end(connected: socket.socket) -> SocketEnd:
+    """The end that carries TLS: a stream socket, which becomes the relay's."""
+    if connected.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    else:
+        enlarge_buffers(connected)
+    return SocketEnd(connected)
+
+
+def plain_end(plain: Descriptor | socket.socket) -> End:
+    """The end that carries plaintext, which becomes the relay's. Raises OSError, and closes, if its kind is of no use."""
+    if isinstance(plain, Descriptor):
+        if not stat.S_ISSOCK(os.fstat(plain.fileno()).st_mode):
+            regular = stat.S_ISREG(os.fstat(plain.fileno()).st_mode)
+            return (FileEnd if regular else PipeEnd)(plain.take())
+        plain = plain.socket()
+    if plain.type not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        plain.close()
+        raise OSError(errno.EPROTOTYPE, "plaintext of TLS needs a stream, a sequence of packets, a pipe or a file")
+    enlarge_buffers(plain)
+    return (SocketEnd if plain.type == socket.SOCK_STREAM else MessageEnd)(plain)
