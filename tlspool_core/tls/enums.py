@@ -45,6 +45,7 @@ class ExtensionType(IntEnum):
     SERVER_NAME = 0
     MAX_FRAGMENT_LENGTH = 1
     STATUS_REQUEST = 5
+    CERT_TYPE = 9
     SUPPORTED_GROUPS = 10
     EC_POINT_FORMATS = 11
     SRP = 12

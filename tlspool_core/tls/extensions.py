@@ -92,6 +92,10 @@ CORE_ROWS: tuple[ExtensionRow, ...] = (
         },
     ),
     ExtensionRow(
+        Ext.CERT_TYPE,
+        {Place.CLIENT_HELLO_12: contents.parse_certificate_types, Place.SERVER_HELLO_12: contents.parse_u8},
+    ),
+    ExtensionRow(
         Ext.SUPPORTED_GROUPS,
         {**_both_hellos(contents.parse_u16s), Place.ENCRYPTED_EXTENSIONS: contents.parse_u16s},
     ),
@@ -229,6 +233,7 @@ CORE_ROWS: tuple[ExtensionRow, ...] = (
 
 # what a TLS 1.3 server does not look at in a ClientHello, though a client that also speaks TLS 1.2 sends it
 _IGNORED_13 = (
+    Ext.CERT_TYPE,
     Ext.EC_POINT_FORMATS,
     Ext.ENCRYPT_THEN_MAC,
     Ext.EXTENDED_MASTER_SECRET,

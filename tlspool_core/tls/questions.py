@@ -124,6 +124,7 @@ class HandshakeFacts:
     quantum_safe_exchange: bool = False
     quantum_safe_authentication: bool = False
     early_data_refused: bool = False
+    extended_master_secret: bool = False  # TLS 1.2 only: the session is bound to its handshake (RFC 7627)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,9 +103,9 @@ class CipherSuite:
 
     `key_exchange` is "" in TLS 1.3, else the name of a KeyExchange ("ECDHE", "SRP"...). `authentication` is "" for a suite
     without signed ServerKeyExchange, else "rsa", "ecdsa" or a plugin's word matched with SignatureScheme.authentication.
-    `cipher` names a row of `protection`; `mac` only with CBC (which requires encrypt_then_mac). `certificates` is for a suite
-    without signed ServerKeyExchange in which certificate messages have a place all the same, as tickets do in TLS-KDH: the server's
-    Certificate may then be empty or missing, and it may request a client certificate.
+    `cipher` names a row of `protection`; `mac` only with CBC (which requires encrypt_then_mac). `client_certificate_type` is for a
+    suite without signed ServerKeyExchange in which certificate messages have a place all the same, as tickets do in TLS-KDH: the
+    server demands a client certificate of this type, and its own Certificate, of the same type, may be empty or missing.
     """
 
     code: int
@@ -117,7 +117,7 @@ class CipherSuite:
     hash_name: str
     mac: str = ""
     verify_data_length: int = 12
-    certificates: bool = False
+    client_certificate_type: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
