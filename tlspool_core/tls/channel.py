@@ -50,7 +50,7 @@ class Channel:
         self.max_certificate_message = max_certificate_message
         self.peer_closed = False
         self.strict_alerts = False  # TLS 1.3: there are no warnings but close_notify and user_canceled (RFC 8446 section 6)
-        self._partial = b""
+        self._partial: bytes | bytearray = b""
         self._outgoing: list[bytes] = []
         self._warnings = 0
 
@@ -74,7 +74,7 @@ class Channel:
             if content_type == ContentType.HANDSHAKE:
                 if not fragment:
                     raise EmptyRecord("handshake record without content")
-                self._partial = self._partial + fragment if self._partial else fragment
+                self._join(fragment)
                 continue
             if self._partial:
                 raise InterleavedRecord(f"content type {content_type} inside a handshake message")
@@ -83,6 +83,15 @@ class Channel:
                 continue
             self._warnings = 0
             return record
+
+    def _join(self, fragment: bytes) -> None:
+        """Whole messages stay the bytes that came; only what is in pieces costs a copy, and each piece one."""
+        if not self._partial:
+            self._partial = fragment
+        elif isinstance(self._partial, bytearray):
+            self._partial += fragment
+        else:
+            self._partial = bytearray(self._partial + fragment)
 
     def _next_message(self) -> bytes | None:
         partial = self._partial
@@ -94,9 +103,9 @@ class Channel:
         end = 4 + length
         if len(partial) < end:
             return None
-        self._partial = partial[end:]
+        self._partial = bytes(partial[end:])
         self._warnings = 0
-        return partial[:end]
+        return bytes(partial[:end])
 
     def _check_length(self, handshake_type: int, length: int) -> None:
         limit = MAX_MESSAGE
