@@ -96,7 +96,7 @@ class _X25519Share:
 class X25519(_DiffieHellman):
     """RFC 7748."""
 
-    code = NamedGroup.X25519
+    code = int(NamedGroup.X25519)
     name = "X25519"
 
     def generate(self) -> KeyShare:
@@ -130,7 +130,7 @@ class NistCurve(_DiffieHellman):
     """RFC 8422 section 5.4, RFC 8446 section 4.2.8.2; the secret is the x coordinate in full length."""
 
     def __init__(self, code: NamedGroup, name: str, curve: ec.EllipticCurve) -> None:
-        self.code = code
+        self.code = int(code)
         self.name = name
         self.curve = curve
         self.share_length = 1 + 2 * ((curve.key_size + 7) // 8)
@@ -211,7 +211,7 @@ class Hybrid(Group):
     quantum_safe = True
 
     def __init__(self, code: NamedGroup, name: str, kem: Kem, curve: Group, curve_length: int, *, kem_first: bool) -> None:
-        self.code = code
+        self.code = int(code)
         self.name = name
         self.kem = kem
         self.curve = curve

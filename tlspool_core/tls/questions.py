@@ -154,7 +154,7 @@ class OpenTicket(Question["bytes | None"]):
 class SealTicket(Question["bytes | None"]):
     """Server: protect session state as a ticket for the client, None for none. `state` holds secrets."""
 
-    state: bytes
+    state: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ TLS13: Version = 0x0304
 class StoredSession:
     """A session that a client may resume: the ticket as received and the state to go with it (secret)."""
 
-    ticket: bytes
-    state: bytes
+    ticket: bytes = field(repr=False)
+    state: bytes = field(repr=False)
     obtained: float  # seconds since the epoch, for obfuscated_ticket_age
 
 
@@ -25,7 +25,7 @@ class OfferedPsk:
     """An external pre-shared key (RFC 8446 section 4.2.11); `context` keeps roles apart, against the Selfie attack."""
 
     identity: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     hash_name: str = "sha256"
 
 

@@ -51,25 +51,25 @@ class _Maker:
 
 def _ecdsa(code: SchemeCode, bits: int, curve: str) -> _Maker:
     algorithm = ec.ECDSA(_HASHES[bits])
-    row = SignatureScheme(code, code.name.lower(), _ANY, "ecdsa")
+    row = SignatureScheme(int(code), code.name.lower(), _ANY, "ecdsa")
     return _Maker(row, ec.EllipticCurvePublicKey, lambda key, content, sig: key.verify(sig, content, algorithm), curve)
 
 
 def _pss(code: SchemeCode, bits: int, *, pss_key: bool) -> _Maker:
     algorithm = _HASHES[bits]
     salted = padding.PSS(padding.MGF1(algorithm), algorithm.digest_size)  # RFC 8446: the salt is as long as the digest
-    row = SignatureScheme(code, code.name.lower(), _ANY, "rsa")
+    row = SignatureScheme(int(code), code.name.lower(), _ANY, "rsa")
     return _Maker(row, rsa.RSAPublicKey, lambda key, content, sig: key.verify(sig, content, salted, algorithm), pss_key=pss_key)
 
 
 def _pkcs1(code: SchemeCode, bits: int) -> _Maker:
     algorithm = _HASHES[bits]
-    row = SignatureScheme(code, code.name.lower(), _ONLY_12, "rsa")
+    row = SignatureScheme(int(code), code.name.lower(), _ONLY_12, "rsa")
     return _Maker(row, rsa.RSAPublicKey, lambda key, content, sig: key.verify(sig, content, padding.PKCS1v15(), algorithm))
 
 
 def _plain(code: SchemeCode, key_kind: type[Any], versions: frozenset[int], authentication: str) -> _Maker:
-    row = SignatureScheme(code, code.name.lower(), versions, authentication)
+    row = SignatureScheme(int(code), code.name.lower(), versions, authentication)
     return _Maker(row, key_kind, lambda key, content, sig: key.verify(sig, content))
 
 
