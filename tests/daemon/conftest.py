@@ -40,7 +40,7 @@ class DaemonProcess:
         self.config = directory / "tlspool.toml"
         self.configure(extra)
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(ROOT), os.environ.get("PYTHONPATH", ""))),
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(ROOT))),
             "PYTHONWARNINGS": "error",
         }
         with self.log.open("wb") as log:

@@ -7,10 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from toyplugin import CLIENT, SERVER
 
-from tlspool_core.client import PoolError, Session, StartTlsFlags
+from tlspool_core.client import PoolError, Session
 
 
 def both(server: Any, client: Any, server_wishes: dict[str, Any], client_wishes: dict[str, Any]) -> list[Session | PoolError]:

@@ -22,6 +22,7 @@ from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, Role
 from tlspool_core.pool import judge
 from tlspool_core.pool.credentials import OwnCredential
+from tlspool_core.pool.refusal import Refusal
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.alerts import TlsError
 from tlspool_core.tls.questions import (
@@ -48,15 +49,6 @@ if TYPE_CHECKING:
     from tlspool_core.pool.session import Session
 
 log = logging.getLogger("tlspool.session")
-
-
-class Refusal(Exception):
-    """A decision against the session: `alert` for the peer, `error` for the application."""
-
-    def __init__(self, alert: TlsError, error: WireError) -> None:
-        super().__init__(error.text)
-        self.alert = alert
-        self.error = error
 
 
 class Answers:
@@ -235,9 +227,14 @@ class Answers:
             raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, problems[0]))
         return [own.credential for own in self._own]
 
+    def own_credential(self, credential: Credential | None) -> OwnCredential | None:
+        """What we know of a credential that the engine uses for us."""
+        return next((own for own in self._own if own.credential is credential), None)
+
     def type_of_own(self, credential: Credential | None) -> CredentialType | None:
         """The plugin that made a credential of ours."""
-        return next((own.type for own in self._own if own.credential is credential), None)
+        own = self.own_credential(credential)
+        return own.type if own is not None else None
 
     async def _sign(self, question: Sign) -> bytes:
         kind = self.type_of_own(question.credential)

@@ -173,7 +173,8 @@ class Client:
     async def call_back(self, exchange: Exchange, message: CallbackMessage, time_limit: float) -> CallbackAnswer:
         """Ask the application; the caller owns the descriptor. Raises WireError if it refuses, vanishes, or takes too long."""
         callback, data = self._side.call_back(exchange, message)
-        future = self._waiting[callback] = self._pool.loop.create_future()
+        future: asyncio.Future[CallbackAnswer] = self._pool.loop.create_future()
+        self._waiting[callback] = future
         self._send(data)
         try:
             async with asyncio.timeout(time_limit):

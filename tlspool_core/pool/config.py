@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlspool_core.policy.demands import DEFAULT_EXPRESSION
+from tlspool_core.policy.expression import InvalidExpression, check_expression
 from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
 
 __all__ = ["ConfigurationError", "PoolConfig", "default_path", "load_config", "parse_config"]
@@ -25,7 +27,6 @@ __all__ = ["ConfigurationError", "PoolConfig", "default_path", "load_config", "p
 Settings = Mapping[str, Any]
 
 SYSTEM_CONFIG = Path("/etc/tlspool/tlspool.toml")
-DEFAULT_EXPRESSION = "TI&"
 
 # Services whose application protocol has an ALPN name of its own (IANA registry "TLS ALPN Protocol IDs"). Naming it keeps a session
 # from being diverted to a server of another protocol under the same certificate (the ALPACA attack).
@@ -292,14 +293,22 @@ def _tls(table: Table) -> TlsConfig:
     return made
 
 
+def _expression(table: Table, key: str, default: str) -> str:
+    text = table.text(key, default)
+    try:
+        return check_expression(text)
+    except InvalidExpression as error:
+        raise table.error(key, str(error)) from None
+
+
 def _policy(table: Table) -> PolicyConfig:
-    made = PolicyConfig(table.text("default", DEFAULT_EXPRESSION), table.boolean("user_case_counts", False))
+    made = PolicyConfig(_expression(table, "default", DEFAULT_EXPRESSION), table.boolean("user_case_counts", False))
     table.finish()
     return made
 
 
 def _service(table: Table) -> ServiceConfig:
-    made = ServiceConfig(table.texts("alpn"), table.text("expression"))
+    made = ServiceConfig(table.texts("alpn"), _expression(table, "expression", ""))
     table.finish()
     for name in made.alpn:
         if not 1 <= len(name.encode()) <= 255:

@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI, InvalidIdentity
 from tlspool_core.interfaces import Aaa, ConfigBackend, CredentialType, Denied, Key, KeyStore, KeyStoreError
+from tlspool_core.policy.disclosure import disclosed
+from tlspool_core.policy.judge import Judge
+from tlspool_core.policy.predicates import PredicateTable
 from tlspool_core.pool.aaa import SiteRules
 from tlspool_core.pool.config import PoolConfig
 from tlspool_core.pool.control import ControlKeys
@@ -86,6 +89,13 @@ class Pool:
         self.read_secret_blocking: Callable[[str], bytes] = blocking(self.loop, self._read_secret, limit)
         steps = (("authentication", config.aaa.authentication), ("authorization", config.aaa.authorization))
         self.site_rules = SiteRules(self.plugins.aaa, steps, limit)
+        self.judge = Judge(
+            PredicateTable(self.plugins.registry.predicates, self.plugins.credential_types),
+            self.guard,
+            time_limit=limit,
+            default=config.policy.default,
+            services={name: service.expression for name, service in config.services.items() if service.expression},
+        )
         self.client_sessions.forget()
 
     def close(self) -> None:
@@ -143,13 +153,10 @@ class Pool:
             raise WireError(ErrorCode.LOCALID_NOT_FOUND, f"Not an identity: {error}") from None
 
     def disclosed(self, remote: DoNAI) -> tuple[DoNAI, ...]:
-        """Local identities that may be shown to a remote, best first: those of the most concrete selector that is there."""
+        """Local identities that may be shown to a remote, best first."""
         with self.backend.read() as databases:
-            for selector in remote.selectors():
-                identities = databases.disclose(selector)
-                if identities is not None:
-                    return identities
-        return ()
+            found = disclosed(databases, remote)
+        return found[1] if found is not None else ()
 
     def type_of_certificate(self, code: int) -> CredentialType | None:
         return self._certificate_types.get(code)

@@ -100,13 +100,19 @@ class Daemon:
             self._reload(load_config(self._path))
         except ConfigurationError as error:
             say(log, logging.ERROR, "configuration not changed", reason=error)
+        else:
+            self._pool.keep(asyncio.ensure_future(self._plugins.rescan()))
         notify.ready()
 
     def _reload(self, config: PoolConfig) -> None:
         """Apply what can change. Raises ConfigurationError, and changes nothing then."""
         self._plugins.check(config)
-        self._pool.configure(config)
         self._plugins.configure(config)
+        try:
+            self._pool.configure(config)
+        except ConfigurationError:
+            self._plugins.configure(self._config)
+            raise
         self._acceptor.limits = config.limits
         logs.set_up(config.log)
         fixed = [key for key in _RESTART_ONLY if getattr(config, key) != getattr(self._config, key)]

@@ -1,12 +1,19 @@
-"""Whether a session may go on with this peer: what the application asks for, then what policy demands."""
+"""Whether a session may go on with this peer: puts together what policy needs to know, and turns its answer into ours."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from tlspool_core.identity import DoNAI
+from tlspool_core.interfaces import CredentialType, PeerContext
+from tlspool_core.policy.demands import RemoteIdentity
+from tlspool_core.policy.judge import PeerRefused
+from tlspool_core.pool.logs import say
+from tlspool_core.pool.refusal import Refusal
 from tlspool_core.tls import alerts
 from tlspool_core.tls.questions import JudgePeer
+from tlspool_core.tls.seams import PeerCredential
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import StartTlsFlags
 
@@ -15,18 +22,60 @@ if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
     from tlspool_core.pool.session import Session
 
+log = logging.getLogger("tlspool.session")
+
+
+def mode_of(flags: StartTlsFlags) -> RemoteIdentity:
+    """What the application says about the remote identity; IGNORE overrides REQUEST."""
+    if flags & StartTlsFlags.IGNORE_REMOTEID:
+        return RemoteIdentity.IGNORED
+    return RemoteIdentity.REQUESTED if flags & StartTlsFlags.REQUEST_REMOTEID else RemoteIdentity.REQUIRED
+
+
+def identities_of(kind: CredentialType | None, peer: PeerCredential | None, wanted: DoNAI | None) -> tuple[DoNAI, ...]:
+    """Identities that a peer's credential names, those that it names by a pattern included where they are wanted."""
+    if kind is None or peer is None:
+        return ()
+    found = kind.identities(peer)
+    if wanted is None:
+        return found
+    also = [one for one in dict.fromkeys((wanted, wanted.of_domain)) if one not in found and kind.names(peer, one)]
+    return (*also, *found)
+
 
 async def judge(pool: Pool, session: Session, answers: Answers, question: JudgePeer) -> DoNAI | None:
     """The remote identity that is believed, or None if the application can do without. Raises Refusal."""
-    from tlspool_core.pool.answers import Refusal
+    request, kind = session.request, answers.peer_type
+    wanted = pool.identity(request.remoteid)
+    own = answers.own_credential(question.own)
+    context = PeerContext(
+        peer=question.peer,
+        identities=identities_of(kind, question.peer, wanted),
+        own=question.own,
+        local_identity=answers.local,
+        wanted=wanted,
+        domain_represents_user=bool(request.flags & StartTlsFlags.DOMAIN_REPRESENTS_USER),
+        service=request.service,
+        facts=question.facts,
+        config=pool.backend,
+        offered_role="client" if session.role == "server" else "server",
+        ignore_caches=bool(request.flags & StartTlsFlags.IGNORE_CACHES),
+        peer_address=session.peer_address,
+        ip_protocol=request.ipproto,
+        own_roles=own.local.roles if own is not None else None,
+    )
+    mode = mode_of(request.flags)
+    try:
+        judgement = await pool.judge.judge(context, mode, kind)
+    except PeerRefused as refused:
+        say(log, logging.INFO, "peer not acceptable", why=refused.explanation)
+        raise _refusal(question.peer, mode, refused) from None
+    say(log, logging.DEBUG, "peer acceptable", why=judgement.explanation)
+    return judgement.identity
 
-    flags = session.request.flags
-    if flags & StartTlsFlags.IGNORE_REMOTEID:
-        return None
-    peer, kind = question.peer, answers.peer_type
-    if peer is None:
-        if flags & StartTlsFlags.REQUEST_REMOTEID:
-            return None
-        raise Refusal(alerts.CertificateRequired("no identity"), WireError(ErrorCode.REMOTEID_MISSING))
-    assert kind is not None
-    return kind.identities(peer)[0]
+
+def _refusal(peer: PeerCredential | None, mode: RemoteIdentity, refused: PeerRefused) -> Refusal:
+    if peer is None and mode is RemoteIdentity.REQUIRED:
+        return Refusal(alerts.CertificateRequired("no identity"), WireError(ErrorCode.REMOTEID_MISSING, str(refused)))
+    alert = alerts.AccessDenied("policy") if peer is None else alerts.CertificateUnknown("policy")
+    return Refusal(alert, WireError(ErrorCode.REMOTEID_REFUSED, str(refused)))

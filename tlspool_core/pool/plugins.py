@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tlspool_core.interfaces import Aaa, ConfigBackend, Denied, KeyStoreError, PinRequest
@@ -124,21 +124,23 @@ class PluginSet:
     async def rescan(self) -> None:
         """Look for tokens anew."""
         for name in self._started_stores:
-            try:
-                await self.registry.guard(name, self.registry.key_stores[name].rescan)
-            except (Denied, KeyStoreError) as error:
-                say(log, logging.ERROR, "key store cannot be scanned", store=name, reason=error)
+            await self._have(name, self.registry.key_stores[name].rescan, "key store cannot be scanned")
+
+    async def _have(self, name: str, step: Callable[[], Awaitable[object]], complaint: str, timeout: float | None = None) -> None:
+        """Have a plugin do something; if it cannot, the log has the complaint, and others go on."""
+        try:
+            await self.registry.guard(name, step, timeout=timeout)
+        except (Denied, KeyStoreError) as error:
+            say(log, logging.ERROR, complaint, plugin=name, reason=error)
 
     async def stop(self) -> None:
-        """Stop what was started; one that fails does not keep the others."""
-        stopping = [(plugin.name, plugin.stop) for plugin in self._started_aaa]
-        stopping += [(name, self.registry.key_stores[name].stop) for name in self._started_stores]
+        """Stop what was started."""
+        aaa, stores = self._started_aaa, self._started_stores
         self._started_aaa, self._started_stores = [], []
-        for name, stop in stopping:
-            try:
-                await self.registry.guard(name, stop, timeout=5.0)
-            except (Denied, KeyStoreError) as error:
-                say(log, logging.ERROR, "plugin does not stop", plugin=name, reason=error)
+        for plugin in aaa:
+            await self._have(plugin.name, plugin.stop, "plugin does not stop", 5.0)
+        for name in stores:
+            await self._have(name, self.registry.key_stores[name].stop, "key store does not stop", 5.0)
         if self._backend is not None:
             self._backend.close()
             self._backend = None

@@ -33,7 +33,7 @@ from tlspool_core.pool.logs import say, session_id
 from tlspool_core.pool.relay import Relay
 from tlspool_core.pool.renegotiate import renegotiate
 from tlspool_core.tls import TlsConnection
-from tlspool_core.tls.alerts import AlertReceived, TlsError, Truncated
+from tlspool_core.tls.alerts import AlertReceived, CertificateRequired, TlsError, Truncated
 from tlspool_core.tls.questions import AnyQuestion, HandshakeFacts, JudgePeer
 from tlspool_core.wire.connection import Exchange
 from tlspool_core.wire.errors import ErrorCode, WireError
@@ -367,6 +367,8 @@ def failure(error: TlsError, answers: Answers) -> WireError:
         return answers.failure
     if isinstance(error, AlertReceived):
         return WireError(ErrorCode.PEER_REFUSED, f"The remote refused the handshake: {error}")
+    if isinstance(error, CertificateRequired):
+        return WireError(ErrorCode.REMOTEID_MISSING)
     if isinstance(error, Truncated):
         return WireError(ErrorCode.PEER_DISCONNECT, "The remote closed the connection during the handshake")
     if error.__cause__ is not None:
