@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
@@ -91,6 +92,21 @@ def test_hanging_code_is_denied_and_starves_no_other_plugin() -> None:
         gate.set()
         assert await guard("hangs", lambda: 2, timeout=5) == 2  # its threads are back
 
+    asyncio.run(main())
+
+
+def test_a_coroutine_that_will_not_be_cancelled_is_left_behind() -> None:
+    async def stubborn() -> None:
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    async def main() -> None:
+        with pytest.raises(PluginFault, match="did not answer in time"):
+            await Guard(timeout=0.05)("p", stubborn)
+        released.set()
+
+    released = asyncio.Event()
     asyncio.run(main())
 
 

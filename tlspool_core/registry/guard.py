@@ -20,7 +20,7 @@ import logging
 import queue
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from tlspool_core.interfaces import ConfigError, Denied, KeyStoreError
 from tlspool_core.tls.alerts import TlsError
@@ -91,6 +91,14 @@ def _carried(error: BaseException) -> Exception:
     return wrapped
 
 
+async def _contained(awaitable: Awaitable[T]) -> T:
+    """Await a plugin's coroutine; its SystemExit does not end the pool."""
+    try:
+        return await awaitable
+    except SystemExit as error:
+        raise RuntimeError(f"raised {error!r}") from error
+
+
 class Guard:
     """Runs plugin code for the event loop; one for the process."""
 
@@ -106,29 +114,32 @@ class Guard:
         Raises what the contract declares (Denied, TlsError, KeyStoreError, ConfigError); anything else becomes PluginFault.
         """
         limit = self._timeout if timeout is None else timeout
+        task = asyncio.ensure_future(self._run(who, call, args))
         try:
-            async with asyncio.timeout(limit):
-                return await self._run(who, call, args)
+            # not asyncio.timeout(): a plugin that swallows the cancellation would keep the session waiting
+            await asyncio.wait((task,), timeout=limit)
+        finally:
+            task.cancel()
+        if not task.done():
+            log.warning("plugin %s did not answer within %g s", who, limit)
+            raise PluginFault(who, "did not answer in time")
+        try:
+            return task.result()
         except DECLARED:
             raise
-        except TimeoutError:
-            log.warning("plugin %s did not answer within %g s", who, limit)
-            raise PluginFault(who, "did not answer in time") from None
-        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # SystemExit too: a plugin does not end the pool
+        except (Exception, asyncio.CancelledError) as error:
             log.exception("plugin %s failed", who)
             raise PluginFault(who, "failed") from error
 
     async def _run(self, who: str, call: Callable[..., Awaitable[T] | T], args: tuple[object, ...]) -> T:
         if inspect.iscoroutinefunction(call):
-            return cast("T", await call(*args))
+            return await _contained(call(*args))
         threads = self._threads.get(who)
         if threads is None:
             threads = self._threads[who] = _Threads(who, self._limit)
         context = contextvars.copy_context()  # so that the log knows the session
         result = await asyncio.wrap_future(threads.submit(lambda: context.run(call, *args)))
-        return cast("T", await result) if inspect.isawaitable(result) else result
+        return await _contained(result) if inspect.isawaitable(result) else result
 
     def close(self) -> None:
         """Let idle threads end; the guard can be used no more."""
