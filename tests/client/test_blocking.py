@@ -388,6 +388,7 @@ def test_many_threads_share_one_connection(scripted: Any) -> None:
             thread.start()
         for thread in threads:
             thread.join(20)
+            assert not thread.is_alive()
         assert scripted.connections == 1
     assert wrong == []
 
@@ -409,6 +410,7 @@ def test_all_threads_hear_that_the_pool_vanished(scripted: Any) -> None:
             thread.start()
         for thread in threads:
             thread.join(10)
+            assert not thread.is_alive()
     assert heard == [PoolVanished] * 5
 
 

@@ -20,7 +20,6 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -28,8 +27,8 @@ from tlspool_core.client import options
 from tlspool_core.client.errors import PoolUnreachable, PoolVanished
 from tlspool_core.client.facts import unexpected
 from tlspool_core.client.link import Deadline, Link, Talk
+from tlspool_core.client.reach import attempt, plaintext_ends
 from tlspool_core.client.session import Control, Session
-from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import StartTlsFlags
 from tlspool_core.wire.messages import Message, Packet, Ping, PlaintextConnect, StartTls, StartTlsLocalid
 
@@ -81,7 +80,7 @@ class Pool:
         with sock, ExitStack() as undo:
             limit = options.limits(wishes.get("timeout"))
             asked = options.request(roles, sock, wishes, check=hook is not None)
-            ours, theirs = _plaintext_ends(wishes, asked, undo)
+            ours, theirs = plaintext_ends(wishes.get("plaintext"), asked.ipproto, undo)
             with self._begin(asked, sock.fileno()) as talk:
                 sock.close()  # the pool has it; kept here, the connection would never end
                 answer = _converse(talk, asked, theirs, hook, Deadline(limit.patience))
@@ -148,17 +147,6 @@ class Pool:
             self._link = None
 
 
-def _plaintext_ends(wishes: BlockingWishes, asked: StartTls, undo: ExitStack) -> tuple[socket.socket | None, socket.socket]:
-    """Our end (None if the caller keeps it) and the pool's; what we made here is closed if the rest fails."""
-    given = wishes.get("plaintext")
-    if given is not None:
-        return None, given
-    ours, theirs = options.plaintext_pair(asked.ipproto)
-    undo.callback(ours.close)
-    undo.callback(theirs.close)
-    return ours, theirs
-
-
 def _converse(talk: Talk, asked: StartTls, theirs: socket.socket, hook: LocalidHook | None, deadline: Deadline) -> StartTls:
     """Answer callbacks until the answer comes."""
     while True:
@@ -190,33 +178,15 @@ def _decide(talk: Talk, packet: Packet, hook: LocalidHook, proposal: StartTlsLoc
 
 
 def connect(path: str | os.PathLike[str] | None, patience: float) -> socket.socket:
-    """A connected socket to the first pool that answers; tries again with growing pauses for `patience` seconds."""
+    """A connected socket; tries again with growing pauses for `patience` seconds. Raises PoolUnreachable."""
     end = time.monotonic() + patience
     pause, longest = options.BACKOFF
-    while True:
-        faults: list[tuple[Path, OSError]] = []
-        for candidate in options.socket_paths(path):
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                sock.connect(str(candidate))
-            except OSError as fault:
-                sock.close()
-                faults.append((candidate, fault))
-            else:
-                return sock
-        if time.monotonic() + pause > end or any(isinstance(fault, PermissionError) for _, fault in faults):
-            raise unreachable(faults)
+    while isinstance(outcome := attempt(path), PoolUnreachable):
+        if outcome.hopeless or time.monotonic() + pause > end:
+            raise outcome
         time.sleep(pause)
         pause = min(2 * pause, longest)
-
-
-def unreachable(faults: list[tuple[Path, OSError]]) -> PoolUnreachable:
-    """The exception that says where we looked, and what to do."""
-    tried = "; ".join(f"{path}: {fault.strerror or fault}" for path, fault in faults)
-    remedy = "Start it with `tlspool serve`, or name its socket in TLSPOOL_SOCKET."
-    if any(isinstance(fault, PermissionError) for _, fault in faults):
-        remedy = "Put this program's user into the group that owns the socket."
-    return PoolUnreachable(ErrorCode.CLIENT_DISCONNECT, f"No TLS Pool can be reached ({tried})", remedy)
+    return outcome
 
 
 # --- one pool per path for the process -----------------------------------------------------------------------------------------

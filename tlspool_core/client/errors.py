@@ -29,6 +29,8 @@ class PoolError(OSError):
 class PoolUnreachable(PoolError, ConnectionError):
     """No pool answers on the socket."""
 
+    hopeless = False  # trying again will not help
+
 
 class PoolVanished(PoolError, ConnectionError):
     """The pool went away, or broke the protocol. What was asked may have been done or not; without FORK, sessions have ended."""

@@ -5,7 +5,6 @@ Channel bindings tie what happens inside of a session (SASL's -PLUS mechanisms, 
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from tlspool_core.client.errors import PoolVanished
@@ -56,11 +55,6 @@ def stamped(answer: Message) -> AccountingData:
     if not isinstance(answer, AccountingData):
         raise unexpected(answer)
     return answer
-
-
-def now() -> int:
-    """Microseconds since the epoch."""
-    return time.time_ns() // 1000
 
 
 def unexpected(message: Message) -> PoolVanished:

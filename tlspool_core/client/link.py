@@ -179,7 +179,6 @@ class Link:
             if not self._led:
                 self._hand_over()  # the lead may have been meant for us
             raise
-        self._waiting.discard(talk)
 
     def _lead(self, talk: Talk, deadline: Deadline) -> None:
         """Read for everyone, until a packet for this talk has come. Called with the lock, which is free while reading."""
@@ -190,7 +189,7 @@ class Link:
                 if packet is not None and packet.reqid in self._talks:
                     owner = self._talks[packet.reqid]
                     owner.inbox.append(packet)
-                    owner.wake.notify()
+                    self._wake(owner)
         finally:
             self._led = False
             self._hand_over()
@@ -203,10 +202,13 @@ class Link:
             self._lock.acquire()
 
     def _hand_over(self) -> None:
-        """Wake one that waits, to lead."""
-        for talk in self._waiting:
-            talk.wake.notify()
-            break
+        """Wake one that waits, to lead; not one that was woken before, as that may have what it waited for."""
+        if self._waiting:
+            self._wake(next(iter(self._waiting)))
+
+    def _wake(self, talk: Talk) -> None:
+        self._waiting.discard(talk)
+        talk.wake.notify()
 
     def _read(self, deadline: Deadline) -> bytes:
         """Some bytes of the current packet; empty at the end of the stream. Raises PoolTimeout."""
@@ -238,8 +240,8 @@ class Link:
 
     def _break(self, why: str) -> None:
         self._fault = self._fault or why
-        for talk in self._waiting:
-            talk.wake.notify()
+        for talk in tuple(self._waiting):
+            self._wake(talk)
 
     def _check(self) -> None:
         if self._fault:

@@ -10,15 +10,14 @@ it as you keep a password.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 from tlspool_core.client import facts
 from tlspool_core.client.errors import Refused
+from tlspool_core.client.established import Established
 from tlspool_core.client.link import Link
-from tlspool_core.client.options import limits
 from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import InfoKind, StartTlsFlags
 from tlspool_core.wire.messages import (
@@ -115,55 +114,17 @@ class Account:
         self._link.ask(self.record.stop(count, facts.microseconds(ended), cause))
 
 
-class Session(Control):
+class Session(Control, Established):
     """A session that this process set up. Use it in a `with`, or close it."""
 
     def __init__(self, link: Link, answer: StartTlsData, plaintext: socket.socket | None) -> None:
-        super().__init__(link, answer.ctlkey)
-        self._answer = answer
-        self._plaintext = plaintext
-
-    @property
-    def plaintext(self) -> socket.socket:
-        """The socket to go on with. Raises ValueError if the caller brought its own."""
-        if self._plaintext is None:
-            raise ValueError("the plaintext socket is the one that you passed")
-        return self._plaintext
-
-    @property
-    def localid(self) -> str:
-        """Who we are towards the other side; empty if we showed no identity."""
-        return self._answer.localid
-
-    @property
-    def remoteid(self) -> str:
-        """Who the other side proved to be; empty if it showed no identity."""
-        return self._answer.remoteid
-
-    @property
-    def service(self) -> str:
-        """The service that was asked for."""
-        return self._answer.service
-
-    @property
-    def flags(self) -> StartTlsFlags:
-        """Flags as the pool applied them."""
-        return self._answer.flags
+        Control.__init__(self, link, answer.ctlkey)
+        Established.__init__(self, answer, plaintext)
 
     def renegotiate(self, *, flags: StartTlsFlags = StartTlsFlags.NONE, remoteid: str = "", timeout: float | None = None) -> None:
         """Ask for the peer's identity anew within the session; `localid` and `remoteid` are up to date afterwards."""
-        limit = limits(timeout)
-        roles = self.flags & (StartTlsFlags.LOCALROLE_PEER | StartTlsFlags.REMOTEROLE_PEER)
-        again = StartTls(
-            flags=roles | flags | StartTlsFlags.RENEGOTIATE,
-            ipproto=self._answer.ipproto,
-            localid=self.localid,
-            remoteid=remoteid or self.remoteid,
-            ctlkey=self.ctlkey,
-            service=self.service,
-            timeout=limit.wire,
-        )
-        answer = self._link.ask(again, limit.patience)
+        again = self._again(flags, remoteid, timeout)
+        answer = self._link.ask(again.request, again.patience)
         if not isinstance(answer, StartTls):
             raise facts.unexpected(answer)
         self._answer = answer
@@ -172,22 +133,8 @@ class Session(Control):
         """Begin to account something to the two identities of this session."""
         return self.account(kind, instance, self.localid, self.remoteid, started=started, count=count)
 
-    def take(self) -> socket.socket:
-        """The plaintext socket, for the caller to own: closing this session leaves it open."""
-        plaintext, self._plaintext = self.plaintext, None
-        return plaintext
-
-    def close(self) -> None:
-        """End the session."""
-        if self._plaintext is not None:
-            with suppress(OSError):
-                self._plaintext.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<Session of {self.localid or '(nobody)'} with {self.remoteid or '(nobody)'}>"
