@@ -9,6 +9,7 @@ from tlspool_core.tls.extension_contents import parse_u16
 from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import DOWNGRADE_BELOW_12, DOWNGRADE_TO_12, ServerHello
 from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings
+from tlspool_core.tls.tls12 import client as client12
 from tlspool_core.tls.tls13 import client as client13
 
 
@@ -23,8 +24,6 @@ async def connect(hs: Handshake[ClientSettings]) -> Established:
         return await client13.continue_client(hs, offer, server_hello)
     _check_downgrade(hs.settings, server_hello)
     hs.transcript.add(hs.raw)
-    from tlspool_core.tls.tls12 import client as client12
-
     return await client12.continue_client(hs, offer.hello, server_hello)
 
 

@@ -9,6 +9,7 @@ from tlspool_core.tls.extension_contents import parse_u16s8
 from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import ClientHello
 from tlspool_core.tls.settings import TLS12, TLS13, ServerSettings
+from tlspool_core.tls.tls12 import server as server12
 from tlspool_core.tls.tls13 import server as server13
 
 
@@ -22,8 +23,6 @@ async def accept(hs: Handshake[ServerSettings]) -> Established:
     if version == TLS13:
         return await server13.serve(hs, hello)
     hs.transcript.add(hs.raw)
-    from tlspool_core.tls.tls12 import server as server12
-
     return await server12.serve(hs, hello)
 
 
