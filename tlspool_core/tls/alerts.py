@@ -341,8 +341,10 @@ class HandshakeMessageTooLong(IllegalParameter):
     """A handshake message, or all of them together, exceeds the limit of the settings."""
 
 
-class RenegotiationRefused(UnexpectedMessage):
-    """The peer tried to negotiate again where that is not possible."""
+class RenegotiationRefused(TlsError):
+    """Someone tried to negotiate again where that is not possible."""
+
+    alert = AlertDescription.NO_RENEGOTIATION
 
 
 # --- finer reasons: negotiation ------------------------------------------------------------------------------------------------

@@ -60,12 +60,14 @@ async def make_offer(hs: Handshake[ClientSettings]) -> Offer:
     tls13 = TLS13 in settings.versions
     shares = {group: generate(group) for group in client_share_groups(settings)} if tls13 else {}
     psks = _offered_keys(hs) if tls13 else []
-    extensions = _extensions(settings, _resumable12(hs))
+    session12 = offered_session(hs, TLS12)
+    ticket12 = settings.session.ticket if settings.session is not None and session12 is not None else b""
+    extensions = _extensions(settings, ticket12)
     if tls13:
         extensions |= _extensions13(settings, shares)
     extensions |= await plugin_extensions.client_hello(hs, retry=False)
-    session_id = b""
-    if (tls13 and settings.middlebox_compatibility) or extensions.get(Ext.SESSION_TICKET):
+    session_id = b"" if session12 is None else session12.session_id
+    if not session_id and ((tls13 and settings.middlebox_compatibility) or ticket12):
         session_id = hs.random(32)
     suites = client_suites(settings, extensions)
     if any(suite.mac for suite in suites):
@@ -132,13 +134,6 @@ def offered_session(hs: Handshake[ClientSettings], version: int) -> SessionState
     if state is None or state.version != version or version not in hs.settings.versions:
         return None
     return state if state.server_name == hs.settings.server_name and state.fresh(hs.now()) else None
-
-
-def _resumable12(hs: Handshake[ClientSettings]) -> bytes:
-    session = hs.settings.session
-    if session is None or offered_session(hs, TLS12) is None:
-        return b""
-    return session.ticket
 
 
 def _offered_keys(hs: Handshake[ClientSettings]) -> list[OfferedKey]:

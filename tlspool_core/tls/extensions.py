@@ -97,7 +97,11 @@ CORE_ROWS: tuple[ExtensionRow, ...] = (
     ),
     ExtensionRow(
         Ext.SUPPORTED_GROUPS,
-        {**_both_hellos(contents.parse_u16s), Place.ENCRYPTED_EXTENSIONS: contents.parse_u16s},
+        {
+            **_both_hellos(contents.parse_u16s),
+            Place.ENCRYPTED_EXTENSIONS: contents.parse_u16s,
+            Place.SERVER_HELLO_12: contents.parse_opaque,  # no business there, but some load balancers send it
+        },
     ),
     ExtensionRow(
         Ext.EC_POINT_FORMATS,

@@ -177,7 +177,7 @@ class KeyExchangeRun(Protocol):
 
         `credential` is the client's own, or at the server what `ExaminePeer` made of it and has verified `signature` already.
         """
-        return None
+        return
 
     def premaster(self) -> bytes:
         """The premaster secret."""

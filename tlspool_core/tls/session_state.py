@@ -41,7 +41,9 @@ class SessionState:
     entries: tuple[CertificateEntry, ...] = ()
     peer_scheme: int = 0
     context: bytes = b""
-    extended_master_secret: bool = True  # TLS 1.2
+    # TLS 1.2
+    extended_master_secret: bool = True
+    session_id: bytes = b""  # client: by which the server remembers the session, where it gave no ticket
 
     def fresh(self, now: float) -> bool:
         """Whether it may still be resumed at `now` (seconds since the epoch); a second of clock difference is forgiven."""
@@ -67,6 +69,7 @@ class SessionState:
                 u16(self.peer_scheme),
                 vector16(self.context),
                 u8(self.extended_master_secret),
+                vector8(self.session_id),
             )
         )
 
@@ -95,6 +98,7 @@ def _parse(reader: Reader) -> SessionState | None:
         entries.append(CertificateEntry(data, parse_extensions(chain)))
     peer_scheme, context = reader.u16(), reader.vector16()
     extended_master_secret = reader.u8() == 1
+    session_id = reader.vector8(0, 32)
     reader.finish()
     return SessionState(
         version=version,
@@ -110,4 +114,5 @@ def _parse(reader: Reader) -> SessionState | None:
         peer_scheme=peer_scheme,
         context=context,
         extended_master_secret=extended_master_secret,
+        session_id=session_id,
     )

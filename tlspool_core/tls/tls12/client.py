@@ -126,8 +126,8 @@ async def _full(hs: Hs, plan: Plan) -> Established:
     server_finished = await _read_finished(hs, keys, from_server)
     if not hs.judged:
         await hs.judge(await exchange.peer_credential() or await plugin_extensions.peer_credential(hs, TLS12))
-    if ticket is not None and suite.key_exchange == ECDHE:
-        keep_session(hs, suite, keys, ticket)
+    if suite.key_exchange == ECDHE:
+        keep_session(hs, suite, keys, ticket, b"" if ticket is not None else plan.answer.hello.legacy_session_id_echo)
     return Established12(hs, keys, Binding(client_finished, server_finished), client_finished)
 
 
@@ -305,6 +305,5 @@ async def _resume(hs: Hs, plan: Plan, session: SessionState) -> Established:
     server_finished = await _read_finished(hs, keys, from_server)
     await hs.judge(await stored_peer(hs, session), session.context)
     client_finished = _send_finished(hs, keys, from_client)
-    if ticket is not None:
-        keep_session(hs, suite, keys, ticket)
+    keep_session(hs, suite, keys, ticket)
     return Established12(hs, keys, Binding(client_finished, server_finished), server_finished)

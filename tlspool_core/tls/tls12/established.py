@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tlspool_core.tls.alerts import AlertDescription, AlertLevel, RenegotiationRefused, UnexpectedHandshakeMessage
+from tlspool_core.tls.alerts import RenegotiationRefused, UnexpectedHandshakeMessage
 from tlspool_core.tls.enums import HandshakeType
 from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import ClientHello, message_name
@@ -12,14 +12,13 @@ from tlspool_core.tls.tls12.key_schedule import KeySchedule
 from tlspool_core.tls.tls12.messages import HelloRequest
 from tlspool_core.tls.tls12.secure_renegotiation import Binding
 
-MAX_REFUSALS: Final = 4  # of renegotiation that the peer proposes
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
 
 
 class Established12(Established):
     """A TLS 1.2 session in use."""
 
-    __slots__ = ("_binding", "_first_finished", "_keys", "_refusals", "_role")
+    __slots__ = ("_binding", "_first_finished", "_keys", "_role")
 
     def __init__(self, hs: Handshake[Any], keys: KeySchedule, binding: Binding, first_finished: bytes) -> None:
         """`binding` has the Finished of both sides; `first_finished` is the one that was sent first."""
@@ -28,7 +27,6 @@ class Established12(Established):
         self._keys = keys
         self._binding = binding
         self._first_finished = first_finished
-        self._refusals = 0
 
     def export(self, label: bytes, context: bytes | None, length: int) -> bytes:
         """Keying material exporter, RFC 5705. Raises ValueError for a label of the protocol itself."""
@@ -43,12 +41,9 @@ class Established12(Established):
         return self.export(EXPORTER_LABEL, None, 32) if kind == "tls-exporter" else None
 
     def receive(self, message: bytes) -> None:
-        """Only a proposal to renegotiate may come: it gets a warning, and the session goes on (RFC 5246 section 7.2.2)."""
+        """Only a proposal to renegotiate may come, and is refused (RFC 5246 section 7.2.2)."""
         proposal = HandshakeType.HELLO_REQUEST if self._role == "client" else HandshakeType.CLIENT_HELLO
         if message[0] != proposal:
             raise UnexpectedHandshakeMessage(f"{message_name(message[0])} after the handshake")
         (HelloRequest if self._role == "client" else ClientHello).parse(message[4:])
-        self._refusals += 1
-        if self._refusals > MAX_REFUSALS:
-            raise RenegotiationRefused(f"{self._refusals} times")
-        self.channel.send_alert(AlertLevel.WARNING, AlertDescription.NO_RENEGOTIATION)
+        raise RenegotiationRefused("by the peer's wish")

@@ -14,9 +14,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tlspool_core.tls.alerts import HandshakeFailure
+from tlspool_core.tls.enums import ExtensionType as Ext
+from tlspool_core.tls.extension_contents import parse_certificate_status
 from tlspool_core.tls.handshake import Handshake
 from tlspool_core.tls.questions import ClientAuth, ExaminePeer, OpenTicket, SealTicket, ServerChoice
-from tlspool_core.tls.seams import CertificateEntry, CipherSuite, PeerCredential
+from tlspool_core.tls.seams import CipherSuite, PeerCredential
 from tlspool_core.tls.session_state import NO_CERTIFICATE, SessionState, parse_session_state
 from tlspool_core.tls.settings import TLS12, ServerSettings, StoredSession
 from tlspool_core.tls.tls12.key_schedule import KeySchedule
@@ -37,7 +39,7 @@ def _state(hs: Handshake[Any], suite: CipherSuite, keys: KeySchedule, lifetime: 
         server_name=facts.server_name,
         alpn=facts.alpn,
         certificate_type=NO_CERTIFICATE if peer is None else peer.certificate_type,
-        entries=() if peer is None else tuple([CertificateEntry(entry.data) for entry in peer.entries]),
+        entries=() if peer is None else tuple(peer.entries),
         peer_scheme=facts.peer_signature_scheme,
         context=hs.context,
         extended_master_secret=keys.extended,
@@ -48,7 +50,13 @@ async def stored_peer(hs: Handshake[Any], state: SessionState) -> PeerCredential
     """Whom the first handshake proved, rebuilt from what was stored."""
     if state.certificate_type == NO_CERTIFICATE:
         return None
-    hs.know(peer_signature_scheme=state.peer_scheme)
+    stapled = state.entries[0].extensions if state.entries else {}
+    status = stapled.get(Ext.STATUS_REQUEST)
+    hs.know(
+        peer_signature_scheme=state.peer_scheme,
+        peer_ocsp=None if status is None else parse_certificate_status(status),
+        peer_scts=stapled.get(Ext.SIGNED_CERTIFICATE_TIMESTAMP),
+    )
     return await hs.ask(ExaminePeer(state.certificate_type, state.entries, TLS12))
 
 
@@ -94,9 +102,15 @@ async def send_ticket(hs: Handshake[ServerSettings], suite: CipherSuite, keys: K
 # --- client ----------------------------------------------------------------------------------------------------------------------
 
 
-def keep_session(hs: Handshake[Any], suite: CipherSuite, keys: KeySchedule, message: NewSessionTicket) -> None:
-    """Add the session of a ticket to those that the application may resume."""
-    if not message.ticket or not keys.extended:
+def keep_session(
+    hs: Handshake[Any], suite: CipherSuite, keys: KeySchedule, message: NewSessionTicket | None, session_id: bytes = b""
+) -> None:
+    """Add the session to those that the application may resume: by its ticket, else by the server's `session_id`."""
+    ticket = b"" if message is None else message.ticket
+    if not keys.extended or not (ticket or session_id):
         return
-    lifetime = min(message.ticket_lifetime_hint or UNSAID_LIFETIME, MAX_LIFETIME)
-    hs.sessions.append(StoredSession(message.ticket, _state(hs, suite, keys, lifetime).build(), hs.now()))
+    hint = UNSAID_LIFETIME if message is None else message.ticket_lifetime_hint or UNSAID_LIFETIME
+    state = _state(hs, suite, keys, min(hint, MAX_LIFETIME))
+    if not ticket:
+        state.session_id = session_id
+    hs.sessions.append(StoredSession(ticket, state.build(), hs.now()))

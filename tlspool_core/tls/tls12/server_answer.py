@@ -84,9 +84,11 @@ def _suite(settings: ClientSettings, offered: ClientHello, hello: ServerHello) -
 
 
 def _resumed(settings: ClientSettings, offered: ClientHello, hello: ServerHello) -> SessionState | None:
-    """An echo of our session_id resumes the session of the ticket (RFC 5077 section 3.4)."""
-    if not hello.legacy_session_id_echo or hello.legacy_session_id_echo != offered.legacy_session_id:
+    """An echo of our session_id resumes the session of that name, or of the ticket (RFC 5077 section 3.4)."""
+    session_id = offered.legacy_session_id
+    if not session_id or hello.legacy_session_id_echo != session_id:
         return None
-    if not offered.extensions.get(Ext.SESSION_TICKET) or settings.session is None:
+    state = parse_session_state(settings.session.state) if settings.session is not None else None
+    if state is None or not (offered.extensions.get(Ext.SESSION_TICKET) or session_id == state.session_id):
         raise IllegalParameter("the server resumes a session that was not offered")
-    return parse_session_state(settings.session.state)
+    return state
