@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,23 +22,27 @@ from tlspool_core.tls.settings import ClientSettings, ServerSettings
 
 
 class Peer:
-    """The other end of TLS: an established connection on a blocking socket."""
+    """The other end of TLS: an established connection on a blocking socket. One thread may send while another receives."""
 
     def __init__(self, connection: TlsConnection, sock: socket.socket) -> None:
         self.connection = connection
         self.sock = sock
-        self._plain = bytearray()
+        self._lock = threading.Lock()
 
     def flush(self) -> None:
-        self.sock.sendall(self.connection.data_to_send())
+        with self._lock:
+            data = self.connection.data_to_send()
+        self.sock.sendall(data)
 
     def send(self, data: bytes) -> None:
-        self.connection.send(data)
+        with self._lock:
+            self.connection.send(data)
         self.flush()
 
     def finish(self) -> None:
         """close_notify."""
-        self.connection.close()
+        with self._lock:
+            self.connection.close()
         self.flush()
 
     def recv(self) -> bytes:
@@ -51,7 +56,8 @@ class Peer:
             if not data:
                 self.connection.receive_eof()
                 return b""
-            self.connection.receive(data)
+            with self._lock:
+                self.connection.receive(data)
 
     def recv_all(self) -> bytes:
         parts = []
@@ -67,21 +73,31 @@ class Peer:
 class Case:
     """One relay and all around it; `closed` collects the calls of on_closed."""
 
-    loop: asyncio.AbstractEventLoop
-    relay: Relay
     peer: Peer
     app: Any
+    relay: Relay = field(init=False)
     closed: list[tuple[str, int, int]] = field(default_factory=list)
-    questions: list[AnyQuestion] = field(default_factory=list)
+    end: asyncio.Event = field(default_factory=asyncio.Event)
+    questions: asyncio.Queue[AnyQuestion] = field(default_factory=asyncio.Queue)
     connection: TlsConnection | None = None
     answers: Answers | None = None
 
-    async def ended(self, seconds: float = 20) -> tuple[str, int, int]:
-        """Wait until the relay has ended."""
-        async with asyncio.timeout(seconds):
-            while not self.closed:
-                await asyncio.sleep(0.002)
-        return self.closed[0]
+    def on_closed(self, cause: str, octets_in: int, octets_out: int) -> None:
+        self.closed.append((cause, octets_in, octets_out))
+        self.end.set()
+
+    async def ended(self) -> tuple[str, int, int]:
+        """Wait until the relay has ended, and a little longer: it must say so only once."""
+        await asyncio.wait_for(self.end.wait(), 20)
+        await asyncio.sleep(0.01)
+        (only,) = self.closed
+        return only
+
+    def finish(self) -> None:
+        """Release the test's own ends."""
+        self.peer.close()
+        if self.app is not None:
+            self.app.close()
 
 
 def tls_pair(
@@ -106,6 +122,9 @@ class Bench:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.threads = ThreadPoolExecutor(8)
+
+    def pair(self) -> tuple[TlsConnection, TlsConnection, Answers]:
+        return tls_pair()
 
     def case(
         self,
@@ -137,27 +156,23 @@ class Bench:
             near, _ = listener.accept()
         if plain is None:
             plain, app = socket.socketpair()
-        closed: list[tuple[str, int, int]] = []
-        questions: list[AnyQuestion] = []
-        relay = Relay(
-            self.loop,
-            connection,
-            near,
-            plain,
-            on_closed=lambda *what: closed.append(what),
-            on_question=questions.append,
-            **options,
-        )
-        case = Case(self.loop, relay, Peer(peer_connection, far), app, closed, questions, connection, answers)
+        case = Case(Peer(peer_connection, far), app, connection=connection, answers=answers)
+        ends = {"on_closed": case.on_closed, "on_question": case.questions.put_nowait}
+        try:
+            case.relay = Relay(self.loop, connection, near, plain, **ends, **options)
+        except OSError:
+            case.peer.close()
+            raise
         if start:
-            relay.start()
+            case.relay.start()
         return case
 
     def run(self, coroutine: Any) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(coroutine, 60))
 
-    async def thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        return await self.loop.run_in_executor(self.threads, work, *arguments)
+    def thread(self, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        """Begin to run it in a thread."""
+        return self.loop.run_in_executor(self.threads, work, *arguments)
 
 
 @pytest.fixture
@@ -167,12 +182,3 @@ def bench() -> Iterator[Bench]:
     close_lingering()
     made.threads.shutdown()
     made.loop.close()
-
-
-def recv_all(sock: socket.socket, size: int = 262144, pause: Callable[[], None] = lambda: None) -> bytes:
-    """Everything up to the end of input."""
-    parts = []
-    while data := sock.recv(size):
-        parts.append(data)
-        pause()
-    return b"".join(parts)

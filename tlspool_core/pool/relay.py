@@ -22,6 +22,7 @@ A relay ends in one place, `_finish`, which closes what is still open and calls 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -257,12 +258,16 @@ class Relay:
         commons, connection = self._commons, self._connection
         commons.touch(self)
         plain, out = commons.incoming, commons.outgoing
-        room = min(commons.batch(self._window_out), sealed_capacity(connection.records, len(out)))
+        wanted = BATCH if self._plain.messages else commons.batch(self._window_out)
+        room = min(wanted, sealed_capacity(connection.records, len(out)))
         try:
             count = self._plain.read(plain[:room])
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                self.abort("message too long")
+                return
             count = 0
         if not count:
             self._plain_ended()
@@ -378,7 +383,8 @@ class Relay:
         self._last_active = self._loop.time()
         try:
             step()
-            self._settle()
+            if not self.closed:
+                self._settle()
         except Exception:
             log.exception("fault in a relay")
             self.abort("fault")

@@ -2,12 +2,11 @@
 
 Theory of operation
 -------------------
-An end owns its descriptor and closes it exactly once, when the relay has no more use for either half of it.  All kinds are read
-and written by descriptor number, without blocking; they
-differ in how one half is closed, in whether the kernel tells of readiness, and in how much one write may hold:
+An end owns its descriptor, which is closed once the relay has no more use for either half.  All kinds are read and written by number
+and without blocking; they differ in how one half is closed, in whether the kernel tells of readiness, and in what one write may hold:
 
     SocketEnd    stream sockets; a half is closed by shutdown(2)
-    MessageEnd   SOCK_SEQPACKET: each write is one message, of at most `most` bytes
+    MessageEnd   SOCK_SEQPACKET: each write is one message
     PipeEnd      pipes, FIFOs and terminals: what the open mode allows; what they have is one half
     FileEnd      regular files: always ready, so the event loop is not asked
 
@@ -32,7 +31,7 @@ SOCKET_BUFFER = 1 << 20  # bytes; with less, the batches become small and the wo
 
 
 class End:
-    """One descriptor of a relay. `can_read` and `can_write` say what is open still; `most` bounds one write, in bytes."""
+    """One descriptor of a relay. `can_read` and `can_write` say which halves are open still."""
 
     __slots__ = ("can_read", "can_write", "fd")
 
@@ -118,6 +117,13 @@ class MessageEnd(SocketEnd):
     def __init__(self, connected: socket.socket) -> None:
         super().__init__(connected)
         self._most = MAX_PLAINTEXT
+
+    def read(self, into: memoryview) -> int:
+        """As for others; raises OSError with EMSGSIZE if the message was longer than there was room, and so is lost."""
+        count, _, flags, _ = self._socket.recvmsg_into((into,))
+        if flags & socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, "message too long")
+        return count
 
     def write(self, data: memoryview) -> int:
         while True:
