@@ -1,0 +1,131 @@
+"""What a certificate calls its subject: subjectAltName as identities of the pool.
+
+Theory of operation
+-------------------
+A dNSName is a domain, an rfc822Name or SmtpUTF8Mailbox (RFC 9598) a user at a domain.  Addresses and URIs are no identities here,
+and the common name never is.  What is not a well-formed identity is passed over: it can name nobody.
+
+A wildcard is a pattern, so it is no identity either; it can only confirm one that is wanted.  Following RFC 9525 section 6.3 it is
+the whole left-most label and stands for exactly one label.  Two labels at least must follow, so nobody speaks for a whole top-level
+domain.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from tlspool_core.api import DoNAI, InvalidIdentity
+
+SMTP_UTF8_MAILBOX = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")  # RFC 9598 section 3
+MAX_IDENTITIES = 100  # of one certificate; those beyond are not looked at
+
+_HOST_LIKE = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|[^\s@/]+\.[^\s@/]*[^\s@/.]")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of subjectAltName that matter, as written. Mailboxes of both kinds are in one list."""
+
+    hosts: tuple[str, ...] = ()
+    mailboxes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate) -> Names:
+        """From a certificate; empty if there is no subjectAltName."""
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return cls()
+        mailboxes = [*names.get_values_for_type(x509.RFC822Name), *_utf8_mailboxes(names)]
+        return cls(tuple(names.get_values_for_type(x509.DNSName)), tuple(mailboxes))
+
+    def identities(self, *, user_case_counts: bool = False) -> tuple[DoNAI, ...]:
+        """Users first, then domains; never a wildcard. At most MAX_IDENTITIES."""
+        found: list[DoNAI] = []
+        for text in (*self.mailboxes, *self.hosts)[:MAX_IDENTITIES]:
+            try:
+                found.append(DoNAI.parse(text, user_case_counts=user_case_counts))
+            except InvalidIdentity:
+                continue
+        return tuple(dict.fromkeys(found))
+
+    def name(self, wanted: DoNAI, *, user_case_counts: bool = False) -> bool:
+        """Whether they name exactly the wanted identity, be it through a wildcard."""
+        if wanted.user is not None:
+            return wanted in self.identities(user_case_counts=user_case_counts)
+        hosts = {host.lower() for host in self.hosts}
+        return wanted.domain in hosts or _wildcard_for(wanted.domain) in hosts
+
+
+def _wildcard_for(domain: str) -> str | None:
+    """The only wildcard that stands for a domain; None for domains that have none."""
+    _, _, parent = domain.partition(".")
+    return f"*.{parent}" if "." in parent else None
+
+
+def _utf8_mailboxes(names: x509.SubjectAlternativeName) -> list[str]:
+    others = names.get_values_for_type(x509.OtherName)
+    found = [_utf8_text(other.value) for other in others if other.type_id == SMTP_UTF8_MAILBOX]
+    # RFC 9598 section 3: only for a local part beyond ASCII, so that there is one way to write each mailbox
+    return [text for text in found if not text.rpartition("@")[0].isascii()]
+
+
+def _utf8_text(der: bytes) -> str:
+    """Content of a DER UTF8String of up to 65,535 bytes; "" for anything else."""
+    if len(der) < 2 or der[0] != 0x0C:
+        return ""
+    octets = {0x81: 1, 0x82: 2}.get(der[1], 0)
+    if der[1] >= 0x80 and not octets:
+        return ""
+    length = int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1]
+    content = der[2 + octets :]
+    try:
+        return content.decode() if len(content) == length else ""
+    except UnicodeDecodeError:
+        return ""
+
+
+# --- as text ------------------------------------------------------------------------------------------------------------------
+
+
+def alternative_names(certificate: x509.Certificate) -> str | None:
+    """`dns:example.com, email:john@example.com`: what an application may check a name against; None if there is no such name."""
+    names = Names.of(certificate)
+    return ", ".join([*(f"dns:{host}" for host in names.hosts), *(f"email:{mailbox}" for mailbox in names.mailboxes)]) or None
+
+
+def title(certificate: x509.Certificate) -> str:
+    """The subject in a few words, for reasons and lists."""
+    return _shortened(certificate.subject.rfc4514_string()) or "a certificate without subject name"
+
+
+def _shortened(text: str, limit: int = 120) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def common_name_fault(certificate: x509.Certificate) -> str:
+    """Why the common name contradicts subjectAltName; "" if it does not.
+
+    It names nobody here, but other software and people still go by it. So where it reads as a host it has to be a verbatim copy of
+    an alternative name (CA/Browser Forum requirements section 7.1.4.3).
+    """
+    for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
+        value = attribute.value
+        if isinstance(value, str) and _HOST_LIKE.fullmatch(value) and value not in _written_names(certificate):
+            return f"the common name {_shortened(value)} reads as a host, but is none of the alternative names"
+    return ""
+
+
+def _written_names(certificate: x509.Certificate) -> set[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    addresses = names.get_values_for_type(x509.IPAddress)
+    hosts = {str(address) for address in addresses if isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address)}
+    return hosts | set(names.get_values_for_type(x509.DNSName))
