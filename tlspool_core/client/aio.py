@@ -28,7 +28,7 @@ from tlspool_core.client import facts, options
 from tlspool_core.client.aio_link import Link, Talk, patience
 from tlspool_core.client.errors import PoolUnreachable, PoolVanished, Refused
 from tlspool_core.client.established import Established
-from tlspool_core.client.reach import attempt, plaintext_ends
+from tlspool_core.client.reach import Backoff, attempt, plaintext_ends
 from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import InfoKind, StartTlsFlags
 from tlspool_core.wire.messages import (
@@ -275,13 +275,9 @@ async def _converse(talk: Talk, asked: StartTls, theirs: socket.socket, hook: As
 
 async def _connect(path: str | os.PathLike[str] | None, limit: float) -> socket.socket:
     """A connected socket; tries again with growing pauses for `limit` seconds. Raises PoolUnreachable."""
-    end = anyio.current_time() + limit
-    pause, longest = options.BACKOFF
+    backoff = Backoff(limit)
     while isinstance(outcome := attempt(path), PoolUnreachable):
-        if outcome.hopeless or anyio.current_time() + pause > end:
-            raise outcome
-        await anyio.sleep(pause)
-        pause = min(2 * pause, longest)
+        await anyio.sleep(backoff.after(outcome))
     return outcome
 
 

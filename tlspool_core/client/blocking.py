@@ -27,7 +27,7 @@ from tlspool_core.client import options
 from tlspool_core.client.errors import PoolUnreachable, PoolVanished
 from tlspool_core.client.facts import unexpected
 from tlspool_core.client.link import Deadline, Link, Talk
-from tlspool_core.client.reach import attempt, plaintext_ends
+from tlspool_core.client.reach import Backoff, attempt, plaintext_ends
 from tlspool_core.client.session import Control, Session
 from tlspool_core.wire.flags import StartTlsFlags
 from tlspool_core.wire.messages import Message, Packet, Ping, PlaintextConnect, StartTls, StartTlsLocalid
@@ -179,13 +179,9 @@ def _decide(talk: Talk, packet: Packet, hook: LocalidHook, proposal: StartTlsLoc
 
 def connect(path: str | os.PathLike[str] | None, patience: float) -> socket.socket:
     """A connected socket; tries again with growing pauses for `patience` seconds. Raises PoolUnreachable."""
-    end = time.monotonic() + patience
-    pause, longest = options.BACKOFF
+    backoff = Backoff(patience)
     while isinstance(outcome := attempt(path), PoolUnreachable):
-        if outcome.hopeless or time.monotonic() + pause > end:
-            raise outcome
-        time.sleep(pause)
-        pause = min(2 * pause, longest)
+        time.sleep(backoff.after(outcome))
     return outcome
 
 

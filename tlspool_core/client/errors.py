@@ -30,6 +30,7 @@ class PoolUnreachable(PoolError, ConnectionError):
     """No pool answers on the socket."""
 
     hopeless = False  # trying again will not help
+    busy = False  # there is one, but its queue is full
 
 
 class PoolVanished(PoolError, ConnectionError):

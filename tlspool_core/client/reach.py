@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from tlspool_core.wire.errors import ErrorCode
 def attempt(path: str | os.PathLike[str] | None) -> socket.socket | PoolUnreachable:
     """A connected socket to the first pool that answers, or the exception that says where we looked and what to do.
 
-    Connecting to a UNIX socket does not wait for the other side, unless that side's queue is full.
+    This never waits: a UNIX socket connects at once, or says that the pool's queue is full.
     """
     faults: list[tuple[Path, OSError]] = []
     for candidate in options.socket_paths(path):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
         try:
             sock.connect(str(candidate))
         except OSError as fault:
@@ -40,7 +42,25 @@ def _unreachable(faults: list[tuple[Path, OSError]]) -> PoolUnreachable:
     if any(isinstance(fault, PermissionError) for _, fault in faults):
         refused.advice = "Put this program's user into the group that owns the socket."
         refused.hopeless = True
+    refused.busy = any(isinstance(fault, BlockingIOError) for _, fault in faults)
     return refused
+
+
+class Backoff:
+    """Pauses between attempts to connect: growing ones, until patience ends."""
+
+    def __init__(self, patience: float) -> None:
+        self._start = time.monotonic()
+        self._patience = patience
+        self._pause, self._longest = options.BACKOFF
+
+    def after(self, refused: PoolUnreachable) -> float:
+        """Seconds to wait before the next attempt; raises the exception if there is none. A busy pool is worth some patience."""
+        patience = max(self._patience, options.ANSWER_TIME) if refused.busy else self._patience
+        pause, self._pause = self._pause, min(2 * self._pause, self._longest)
+        if refused.hopeless or time.monotonic() + pause > self._start + patience:
+            raise refused
+        return pause
 
 
 def plaintext_ends(given: socket.socket | None, ipproto: int, undo: ExitStack) -> tuple[socket.socket | None, socket.socket]:
