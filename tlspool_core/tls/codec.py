@@ -11,12 +11,9 @@ Writing needs no state: the functions below each return bytes, and a structure i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from struct import Struct
+from struct import pack, unpack
 
 from tlspool_core.tls.alerts import BadLength, InternalError, TrailingBytes, TruncatedMessage
-
-_U16 = Struct(">H")
-_U32 = Struct(">I")
 
 
 class Reader:
@@ -77,52 +74,55 @@ class Reader:
         start, self._pos = self._pos, self._end
         return self._data[start : self._end]
 
-    def _length(self, prefix: int, minimum: int, maximum: int | None) -> int:
-        start = self._advance(prefix)
-        length = int.from_bytes(self._data[start : start + prefix], "big")
+    def _span(self, prefix: int, minimum: int, maximum: int | None) -> int:
+        """Move over a vector with `prefix` bytes of length; returns where its content starts, and leaves the cursor at its end."""
+        data, start = self._data, self._pos + prefix
+        if start > self._end:
+            raise TruncatedMessage(f"{prefix} bytes of length wanted, {len(self)} left")
+        length = int.from_bytes(data[start - prefix : start], "big")
         if length < minimum or (maximum is not None and length > maximum):
             raise BadLength(f"vector of {length} bytes, allowed are {minimum} to {maximum if maximum is not None else 'any'}")
-        return length
+        end = start + length
+        if end > self._end:
+            raise TruncatedMessage(f"{length} bytes wanted, {self._end - start} left")
+        self._pos = end
+        return start
 
     def vector8(self, minimum: int = 0, maximum: int | None = None) -> bytes:
         """opaque field<minimum..maximum> with one byte of length."""
-        return self.take(self._length(1, minimum, maximum))
+        start = self._span(1, minimum, maximum)
+        return self._data[start : self._pos]
 
     def vector16(self, minimum: int = 0, maximum: int | None = None) -> bytes:
         """As `vector8`, with two bytes of length."""
-        return self.take(self._length(2, minimum, maximum))
+        start = self._span(2, minimum, maximum)
+        return self._data[start : self._pos]
 
     def vector24(self, minimum: int = 0, maximum: int | None = None) -> bytes:
         """As `vector8`, with three bytes of length."""
-        return self.take(self._length(3, minimum, maximum))
-
-    def _child(self, length: int) -> Reader:
-        start = self._advance(length)
-        return Reader(self._data, start, start + length)
+        start = self._span(3, minimum, maximum)
+        return self._data[start : self._pos]
 
     def reader8(self, minimum: int = 0, maximum: int | None = None) -> Reader:
         """A child over the content of a vector with one byte of length."""
-        return self._child(self._length(1, minimum, maximum))
+        start = self._span(1, minimum, maximum)
+        return Reader(self._data, start, self._pos)
 
     def reader16(self, minimum: int = 0, maximum: int | None = None) -> Reader:
-        return self._child(self._length(2, minimum, maximum))
+        start = self._span(2, minimum, maximum)
+        return Reader(self._data, start, self._pos)
 
     def reader24(self, minimum: int = 0, maximum: int | None = None) -> Reader:
-        return self._child(self._length(3, minimum, maximum))
-
-    def _u16s(self, length: int) -> tuple[int, ...]:
-        if length & 1:
-            raise BadLength(f"list of 16-bit values in {length} bytes")
-        content = self.take(length)
-        return tuple([value for (value,) in _U16.iter_unpack(content)])
+        start = self._span(3, minimum, maximum)
+        return Reader(self._data, start, self._pos)
 
     def u16s8(self, minimum: int = 1) -> tuple[int, ...]:
         """A list of 16-bit values with one byte of length; `minimum` counts elements."""
-        return self._u16s(self._length(1, 2 * minimum, None))
+        return _split_u16s(self.vector8(2 * minimum))
 
     def u16s16(self, minimum: int = 1) -> tuple[int, ...]:
         """A list of 16-bit values with two bytes of length; `minimum` counts elements."""
-        return self._u16s(self._length(2, 2 * minimum, None))
+        return _split_u16s(self.vector16(2 * minimum))
 
     def finish(self) -> None:
         """The structure must be used up."""
@@ -130,12 +130,18 @@ class Reader:
             raise TrailingBytes(f"{self._end - self._pos} bytes after the end")
 
 
+def _split_u16s(content: bytes) -> tuple[int, ...]:
+    if len(content) & 1:
+        raise BadLength(f"list of 16-bit values in {len(content)} bytes")
+    return unpack(f">{len(content) >> 1}H", content)
+
+
 def u8(value: int) -> bytes:
     return value.to_bytes(1, "big")
 
 
 def u16(value: int) -> bytes:
-    return _U16.pack(value)
+    return value.to_bytes(2, "big")
 
 
 def u24(value: int) -> bytes:
@@ -143,28 +149,38 @@ def u24(value: int) -> bytes:
 
 
 def u32(value: int) -> bytes:
-    return _U32.pack(value)
+    return value.to_bytes(4, "big")
+
+
+def _too_long(content: bytes, prefix: int) -> InternalError:
+    return InternalError(f"{len(content)} bytes do not fit a vector with {prefix} bytes of length")
 
 
 def vector8(content: bytes) -> bytes:
     """`content` after one byte of length. Raises InternalError if it does not fit: what we send is our own doing."""
-    return _prefixed(content, 1)
+    try:
+        return len(content).to_bytes(1, "big") + content
+    except OverflowError:
+        raise _too_long(content, 1) from None
 
 
 def vector16(content: bytes) -> bytes:
-    return _prefixed(content, 2)
+    """As `vector8`, with two bytes of length."""
+    try:
+        return len(content).to_bytes(2, "big") + content
+    except OverflowError:
+        raise _too_long(content, 2) from None
 
 
 def vector24(content: bytes) -> bytes:
-    return _prefixed(content, 3)
-
-
-def _prefixed(content: bytes, prefix: int) -> bytes:
-    if len(content) >> (8 * prefix):
-        raise InternalError(f"{len(content)} bytes do not fit a vector with {prefix} bytes of length")
-    return len(content).to_bytes(prefix, "big") + content
+    """As `vector8`, with three bytes of length."""
+    try:
+        return len(content).to_bytes(3, "big") + content
+    except OverflowError:
+        raise _too_long(content, 3) from None
 
 
 def u16s(values: Iterable[int]) -> bytes:
     """The values without a length in front."""
-    return b"".join([_U16.pack(value) for value in values])
+    listed = tuple(values)
+    return pack(f">{len(listed)}H", *listed)

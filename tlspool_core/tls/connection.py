@@ -58,7 +58,7 @@ class TlsConnection:
         self._plaintext = bytearray()
         self.failed: TlsError | None = None
         self.closed = False  # we sent close_notify
-        self._guard(lambda: self._start(settings))
+        self._guard(self._start, settings)
 
     def _start(self, settings: ClientSettings | ServerSettings) -> None:
         if isinstance(settings, ClientSettings):
@@ -93,13 +93,11 @@ class TlsConnection:
 
     def answer(self, value: object) -> None:
         """Answer the question, with the type that it asks for."""
-        flow = self._asking()
-        self._guard(lambda: self._continue(flow, lambda: flow.answer(value)))
+        self._guard(self._answer, self._asking(), value)
 
     def refuse(self, error: TlsError) -> None:
         """Answer with an error, which normally ends the connection with its alert."""
-        flow = self._asking()
-        self._guard(lambda: self._continue(flow, lambda: flow.refuse(error)))
+        self._guard(self._refuse, self._asking(), error)
 
     def _asking(self) -> Flow[Established | None]:
         if self._flow is None or self._flow.question is None:
@@ -114,7 +112,7 @@ class TlsConnection:
             return
         if self._established is None or self.closed:
             raise ValueError("application data goes out between handshake and close")
-        self._guard(lambda: self._send(plaintext))
+        self._guard(self._send, plaintext)
 
     def _send(self, plaintext: Buffer) -> None:
         assert self._established is not None
@@ -215,9 +213,9 @@ class TlsConnection:
 
     # --- mechanics -----------------------------------------------------------------------------------------------------------
 
-    def _guard(self, work: Callable[[], None]) -> None:
+    def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
-            work()
+            work(*arguments)
         except TlsError as error:
             self._fail(error)
         except Exception as fault:  # whatever the peer sent, a fault of ours ends this one connection only
@@ -241,8 +239,13 @@ class TlsConnection:
         self._flow = flow
         self._settle(flow)
 
-    def _continue(self, flow: Flow[Established | None], step: Callable[[], None]) -> None:
-        step()
+    def _answer(self, flow: Flow[Established | None], value: object) -> None:
+        flow.answer(value)
+        self._settle(flow)
+        self._advance()
+
+    def _refuse(self, flow: Flow[Established | None], error: TlsError) -> None:
+        flow.refuse(error)
         self._settle(flow)
         self._advance()
 

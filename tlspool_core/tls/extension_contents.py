@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tlspool_core.tls.alerts import IllegalParameter
+from tlspool_core.tls.alerts import BadLength, IllegalParameter, TrailingBytes
 from tlspool_core.tls.codec import Reader, u8, u16, u16s, u32, vector8, vector16, vector24
 
 
@@ -15,29 +15,27 @@ def parse_opaque(content: bytes) -> bytes:
 
 
 def parse_empty(content: bytes) -> bool:
-    Reader(content).finish()
+    if content:
+        raise TrailingBytes(f"{len(content)} bytes where none are defined")
     return True
 
 
+def _integer(content: bytes, length: int) -> int:
+    if len(content) != length:
+        raise BadLength(f"{len(content)} bytes instead of {length}")
+    return int.from_bytes(content, "big")
+
+
 def parse_u8(content: bytes) -> int:
-    reader = Reader(content)
-    value = reader.u8()
-    reader.finish()
-    return value
+    return _integer(content, 1)
 
 
 def parse_u16(content: bytes) -> int:
-    reader = Reader(content)
-    value = reader.u16()
-    reader.finish()
-    return value
+    return _integer(content, 2)
 
 
 def parse_u32(content: bytes) -> int:
-    reader = Reader(content)
-    value = reader.u32()
-    reader.finish()
-    return value
+    return _integer(content, 4)
 
 
 def parse_u16s(content: bytes) -> tuple[int, ...]:

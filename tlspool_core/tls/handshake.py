@@ -54,6 +54,7 @@ class Handshake(Generic[S]):
 
     __slots__ = (
         "_facts",
+        "_frozen",
         "_held",
         "_received",
         "channel",
@@ -82,6 +83,7 @@ class Handshake(Generic[S]):
         self.sessions: list[StoredSession] = []  # client: tickets received on the way
         self.judged = False
         self._facts: dict[str, Any] = {"role": role, "version": 0, "cipher_suite": 0, "cipher_suite_name": ""}
+        self._frozen: HandshakeFacts | None = None
         self._received = 0
         self._held: tuple[int, bytes] | None = None  # looked at by `next_type`, not yet read
 
@@ -205,14 +207,18 @@ class Handshake(Generic[S]):
     def know(self, **facts: object) -> None:
         """Note facts, by the field names of HandshakeFacts."""
         self._facts.update(facts)
+        self._frozen = None
 
     def adopt_facts(self, facts: HandshakeFacts) -> None:
         """Start from what is known of an established session."""
         self._facts = {name: getattr(facts, name) for name in facts.__slots__}
+        self._frozen = None
 
     def facts(self) -> HandshakeFacts:
         """What is known so far."""
-        return HandshakeFacts(**self._facts)
+        if self._frozen is None:
+            self._frozen = HandshakeFacts(**self._facts)
+        return self._frozen
 
 
 class Established(ABC):

@@ -10,6 +10,7 @@ Messages of one version only are in `tls13.messages` and `tls12.messages`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
 
@@ -55,8 +56,10 @@ def parse_extensions(reader: Reader) -> Extensions:
     return found
 
 
-def build_extensions(extensions: Extensions) -> bytes:
+def build_extensions(extensions: Mapping[int, bytes]) -> bytes:
     """The block with its length."""
+    if not extensions:
+        return b"\0\0"
     return vector16(b"".join([u16(code) + vector16(content) for code, content in extensions.items()]))
 
 

@@ -8,7 +8,7 @@ sides have in common.  A server goes by its own order of preference unless the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from tlspool_core.tls.alerts import (
     NoApplicationProtocol,
@@ -92,7 +92,7 @@ def best_scheme(credential: Credential, usable: frozenset[int]) -> int | None:
 
 def choose_credential(
     credentials: Sequence[Credential],
-    types: Iterable[int],
+    types: Container[int],
     usable: frozenset[int],
     authorities: Sequence[bytes] = (),
 ) -> tuple[Credential, int]:
@@ -106,14 +106,16 @@ def choose_credential(
     of_type = [credential for credential in credentials if credential.certificate_type in types]
     if not of_type:
         raise NoCertificateTypeInCommon("no credential of a type that the peer accepts")
-    fitting = [(credential, scheme) for credential in of_type if (scheme := best_scheme(credential, usable)) is not None]
-    if not fitting:
-        raise NoSchemeInCommon("no credential can sign with a scheme that the peer accepts")
-    if authorities:
-        for credential, scheme in fitting:
-            if not credential.issuers or not frozenset(authorities).isdisjoint(credential.issuers):
+    first: tuple[Credential, int] | None = None
+    for credential in of_type:
+        scheme = best_scheme(credential, usable)
+        if scheme is not None:
+            if not authorities or not credential.issuers or not frozenset(authorities).isdisjoint(credential.issuers):
                 return credential, scheme
-    return fitting[0]
+            first = first or (credential, scheme)
+    if first is None:
+        raise NoSchemeInCommon("no credential can sign with a scheme that the peer accepts")
+    return first
 
 
 def choose_alpn(ours: Sequence[bytes], offered: Sequence[bytes] | None) -> bytes | None:

@@ -50,18 +50,19 @@ class SessionState:
         age = now * 1000 - self.created
         return -1000 <= age < self.lifetime * 1000
 
-    def build(self) -> bytes:
-        """As bytes; what is inside must be encrypted wherever it is kept."""
+    def build(self, common: bytes = b"") -> bytes:
+        """As bytes; what is inside must be encrypted wherever it is kept. `common`, if given, is what `common()` returned."""
+        return b"".join((u8(_FORMAT), u32(self.age_add), vector8(self.secret), common or self.common()))
+
+    def common(self) -> bytes:
+        """All that several tickets of one session have in common."""
         entries = [vector24(entry.data) + build_extensions(dict(entry.extensions)) for entry in self.entries]
         return b"".join(
             (
-                u8(_FORMAT),
                 u16(self.version),
                 u16(self.cipher_suite),
                 self.created.to_bytes(8, "big"),
                 u32(self.lifetime),
-                u32(self.age_add),
-                vector8(self.secret),
                 vector16((self.server_name or "").encode("ascii")),
                 vector8(self.alpn or b""),
                 u8(self.certificate_type),
@@ -85,9 +86,9 @@ def parse_session_state(data: bytes) -> SessionState | None:
 def _parse(reader: Reader) -> SessionState | None:
     if reader.u8() != _FORMAT:
         return None
+    age_add, secret = reader.u32(), reader.vector8(1)
     version, suite = reader.u16(), reader.u16()
-    created, lifetime, age_add = reader.u64(), reader.u32(), reader.u32()
-    secret = reader.vector8(1)
+    created, lifetime = reader.u64(), reader.u32()
     name = reader.vector16().decode("ascii")
     alpn = reader.vector8()
     certificate_type = reader.u8()

@@ -53,6 +53,9 @@ def _entries(showing: Showing) -> tuple[CertificateEntry, ...]:
     """Our chain with the entry extensions that the peer asked for, and no other."""
     shown = []
     for position, entry in enumerate(showing.credential.entries):
+        if not entry.extensions and (position or showing.ocsp is None):
+            shown.append(entry)
+            continue
         extensions = {code: content for code, content in entry.extensions.items() if code in showing.extensions}
         if position == 0 and showing.ocsp is not None and Ext.STATUS_REQUEST in showing.extensions:
             extensions[Ext.STATUS_REQUEST] = build_certificate_status(showing.ocsp)

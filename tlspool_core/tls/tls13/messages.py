@@ -74,7 +74,7 @@ class Certificate:
         return cls(context, tuple(entries))
 
     def build(self) -> bytes:
-        entries = [vector24(entry.data) + build_extensions(dict(entry.extensions)) for entry in self.entries]
+        entries = [vector24(entry.data) + build_extensions(entry.extensions) for entry in self.entries]
         return vector8(self.certificate_request_context) + vector24(b"".join(entries))
 
 

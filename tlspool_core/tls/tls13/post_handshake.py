@@ -12,7 +12,7 @@ for a credential and a signature and then queues all three messages at once; the
 from __future__ import annotations
 
 import hmac
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -40,7 +40,7 @@ from tlspool_core.tls.tls13.authentication import (
 )
 from tlspool_core.tls.tls13.key_schedule import TrafficSecret, export_keying_material
 from tlspool_core.tls.tls13.messages import CertificateRequest, KeyUpdate, NewSessionTicket
-from tlspool_core.tls.tls13.requests import check_request, choose_showing
+from tlspool_core.tls.tls13.requests import check_request, choose_showing, expecting_client, request_extensions
 from tlspool_core.tls.tls13.resumption import TicketKeeper
 from tlspool_core.tls.transcript import Transcript
 
@@ -176,8 +176,12 @@ class Asking:
 
     settings: ServerSettings
     transcript: Transcript
-    expecting: Expecting
-    request_extensions: dict[int, bytes]
+    certificate_type: int
+    authorities: Sequence[bytes]
+
+    @property
+    def expecting(self) -> Expecting:
+        return expecting_client(self.settings, self.certificate_type)
 
 
 class ServerEstablished(Established13):
@@ -198,7 +202,7 @@ class ServerEstablished(Established13):
         if len(self._open_requests) >= MAX_REQUESTS:
             raise RenegotiationRefused("the client has not answered the requests so far")
         context = len(self._open_requests).to_bytes(1, "big") + Handshake("server", asking.settings, self.channel).random(15)
-        request = CertificateRequest(context, asking.request_extensions)
+        request = CertificateRequest(context, request_extensions(asking.settings, asking.authorities))
         raw = frame(request.handshake_type, request.build())
         self._open_requests[context] = raw
         self.channel.queue(raw)

@@ -9,13 +9,13 @@ from tlspool_core.tls import extension_contents as contents
 from tlspool_core.tls.alerts import MissingExtension, NoCertificateTypeInCommon, NoCredential, NoSchemeInCommon
 from tlspool_core.tls.enums import CompressionAlgorithm
 from tlspool_core.tls.enums import ExtensionType as Ext
-from tlspool_core.tls.extensions import ExtensionTable, Place
+from tlspool_core.tls.extensions import ExtensionTable, Place, table_for
 from tlspool_core.tls.handshake import Handshake
 from tlspool_core.tls.negotiation import choose_credential, schemes_in
 from tlspool_core.tls.questions import ChooseClientCredential, PeerOffer
 from tlspool_core.tls.settings import TLS13, ClientSettings, ServerSettings
 from tlspool_core.tls.signatures import accepted_schemes
-from tlspool_core.tls.tls13.authentication import Showing
+from tlspool_core.tls.tls13.authentication import Expecting, Showing
 from tlspool_core.tls.tls13.messages import CertificateRequest
 
 
@@ -29,6 +29,12 @@ def request_extensions(settings: ServerSettings, authorities: Sequence[bytes]) -
     if settings.certificate_compression:
         found[Ext.COMPRESS_CERTIFICATE] = contents.build_u16s8((CompressionAlgorithm.ZLIB,))
     return found
+
+
+def expecting_client(settings: ServerSettings, certificate_type: int) -> Expecting:
+    """Server: what its request lets the client show."""
+    table, schemes = table_for(settings.extensions), accepted_schemes(settings, TLS13)
+    return Expecting(table, schemes, certificate_type, compression=settings.certificate_compression)
 
 
 def _offer(asked: dict[int, Any], certificate_type: int) -> PeerOffer:

@@ -22,7 +22,7 @@ from tlspool_core.tls.extension_contents import OfferedPsks
 from tlspool_core.tls.extensions import Place, table_for
 from tlspool_core.tls.handshake import Handshake
 from tlspool_core.tls.questions import ClientAuth, ExaminePeer, ExternalPsk, OpenTicket, SealTicket
-from tlspool_core.tls.seams import CertificateEntry, CipherSuite, PeerCredential
+from tlspool_core.tls.seams import CipherSuite, PeerCredential
 from tlspool_core.tls.session_state import NO_CERTIFICATE, SessionState, parse_session_state
 from tlspool_core.tls.settings import TLS13, ServerSettings, StoredSession
 from tlspool_core.tls.suites import enabled_suites
@@ -31,6 +31,7 @@ from tlspool_core.tls.tls13.messages import NewSessionTicket
 
 MAX_IDENTITIES: Final = 4  # that a server looks at
 MAX_LIFETIME: Final = 604_800  # seconds; RFC 8446 section 4.6.1
+MAX_TICKET: Final = 0xFFFF  # bytes; RFC 8446 section 4.6.1
 MAX_UNTAKEN: Final = 8  # sessions that a client keeps for `take_sessions`
 
 
@@ -50,7 +51,7 @@ def session_template(hs: Handshake[Any], suite: CipherSuite, lifetime: int = 0) 
         server_name=facts.server_name,
         alpn=facts.alpn,
         certificate_type=NO_CERTIFICATE if peer is None else peer.certificate_type,
-        entries=() if peer is None else tuple([CertificateEntry(entry.data) for entry in peer.entries]),
+        entries=() if peer is None else tuple(peer.entries),
         peer_scheme=facts.peer_signature_scheme,
         context=hs.context,
     )
@@ -164,12 +165,13 @@ async def send_tickets(hs: Handshake[ServerSettings], suite: CipherSuite, resump
     if count <= 0 or lifetime <= 0:
         return
     template = session_template(hs, suite, lifetime)
+    common = template.common()
     for number in range(count):
         nonce = bytes((number,))
         template.age_add = int.from_bytes(hs.random(4), "big")
         template.secret = resumption_psk(suite.hash_name, resumption_secret, nonce)
-        ticket = await hs.ask(SealTicket(template.build()))
-        if ticket is None:
+        ticket = await hs.ask(SealTicket(template.build(common)))
+        if not ticket or len(ticket) > MAX_TICKET:
             return
         message = NewSessionTicket(lifetime, template.age_add, nonce, ticket, {})
         hs.send_untracked(message)

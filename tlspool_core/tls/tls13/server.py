@@ -14,7 +14,6 @@ What follows from the ClientHello alone is in `client_offer`, keys in `key_sched
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,9 +38,8 @@ from tlspool_core.tls.messages import HELLO_RETRY_REQUEST_RANDOM, ClientHello, F
 from tlspool_core.tls.negotiation import choose_alpn, choose_credential, choose_group, choose_suite, schemes_in
 from tlspool_core.tls.questions import ChooseServerCredential, ClientAuth, ServerChoice
 from tlspool_core.tls.record import CcsRule
-from tlspool_core.tls.seams import CipherSuite, PeerCredential
+from tlspool_core.tls.seams import CipherSuite, Credential, PeerCredential
 from tlspool_core.tls.settings import TLS13, ServerSettings
-from tlspool_core.tls.signatures import accepted_schemes
 from tlspool_core.tls.tls13.authentication import (
     Expecting,
     Showing,
@@ -55,13 +53,14 @@ from tlspool_core.tls.tls13.client_offer import ClientOffer
 from tlspool_core.tls.tls13.key_schedule import EarlySecret, MasterSecret, TrafficSecret
 from tlspool_core.tls.tls13.messages import CertificateRequest, EncryptedExtensions
 from tlspool_core.tls.tls13.post_handshake import Asking, Secrets, ServerEstablished
-from tlspool_core.tls.tls13.requests import request_extensions
+from tlspool_core.tls.tls13.requests import expecting_client, request_extensions
 from tlspool_core.tls.tls13.resumption import SelectedKey, select_key, send_tickets, stored_peer
 
 Hs = Handshake[ServerSettings]
 
 # what a client may have sent under keys of a session that we do not resume; more is not skipped
 MAX_EARLY_DATA_SKIPPED: Final = 16384
+_X509_ALONE: Final = bytes((CertificateType.X509,))
 
 
 @dataclass(slots=True)
@@ -218,10 +217,13 @@ def _encrypted_extensions(hs: Hs, plan: Plan) -> dict[int, bytes]:
     return found
 
 
-def _own_types(hs: Hs, plan: Plan) -> Sequence[int]:
-    """Certificate types that we may show, RFC 7250 section 4.2."""
-    accepted = plan.offer.get(Ext.SERVER_CERTIFICATE_TYPE, bytes((CertificateType.X509,)))
-    return [kind for kind in hs.settings.own_certificate_types if kind in accepted]
+def _choose_credential(hs: Hs, plan: Plan) -> tuple[Credential, int]:
+    """The best of ours that the client takes; certificate types by RFC 7250 section 4.2."""
+    parsed = plan.offer.parsed
+    accepted = parsed.get(Ext.SERVER_CERTIFICATE_TYPE, _X509_ALONE)
+    types = [kind for kind in hs.settings.own_certificate_types if kind in accepted]
+    usable = schemes_in(hs.settings, TLS13, parsed.get(Ext.SIGNATURE_ALGORITHMS, ()))
+    return choose_credential(plan.choice.credentials, types, usable, parsed.get(Ext.CERTIFICATE_AUTHORITIES, ()))
 
 
 def _showing(hs: Hs, plan: Plan) -> Showing | None:
@@ -229,15 +231,13 @@ def _showing(hs: Hs, plan: Plan) -> Showing | None:
     settings, parsed = hs.settings, plan.offer.parsed
     if Ext.SIGNATURE_ALGORITHMS not in parsed and not plan.plugin_key:
         raise MissingExtension("no PSK was selected, and there is no signature_algorithms")
-    usable = schemes_in(settings, TLS13, parsed.get(Ext.SIGNATURE_ALGORITHMS, ()))
-    authorities = parsed.get(Ext.CERTIFICATE_AUTHORITIES, ())
     try:
-        credential, scheme = choose_credential(plan.choice.credentials, _own_types(hs, plan), usable, authorities)
+        credential, scheme = _choose_credential(hs, plan)
     except (NoCredential, NoCertificateTypeInCommon, NoSchemeInCommon):
         if plan.plugin_key:
             return None
         raise
-    asked = frozenset(parsed) if parsed.get(Ext.STATUS_REQUEST) else frozenset(parsed) - {Ext.STATUS_REQUEST}
+    asked = parsed if parsed.get(Ext.STATUS_REQUEST, True) else {code for code in parsed if code != Ext.STATUS_REQUEST}
     ocsp = settings.ocsp_response(credential) if settings.ocsp_response and Ext.STATUS_REQUEST in asked else None
     compress = settings.certificate_compression and CompressionAlgorithm.ZLIB in parsed.get(Ext.COMPRESS_CERTIFICATE, ())
     return Showing(credential, scheme, asked, ocsp, compress)
@@ -245,9 +245,8 @@ def _showing(hs: Hs, plan: Plan) -> Showing | None:
 
 def _note_own_credential(hs: Hs, plan: Plan) -> None:
     """In a resumed session: who we are to this client, though nothing is shown."""
-    usable = schemes_in(hs.settings, TLS13, plan.offer.get(Ext.SIGNATURE_ALGORITHMS, ()))
     try:
-        hs.own, _ = choose_credential(plan.choice.credentials, _own_types(hs, plan), usable)
+        hs.own, _ = _choose_credential(hs, plan)
     except (HandshakeFailure, NoCertificateTypeInCommon):
         hs.own = None
 
@@ -257,18 +256,13 @@ def _expecting(hs: Hs, plan: Plan) -> Expecting | None:
     choice = plan.choice
     if choice.client_auth is ClientAuth.NONE:
         return None
-    accepted = plan.offer.get(Ext.CLIENT_CERTIFICATE_TYPE, bytes((CertificateType.X509,)))
+    accepted = plan.offer.get(Ext.CLIENT_CERTIFICATE_TYPE, _X509_ALONE)
     for kind in choice.client_certificate_types:
         if kind in accepted:
-            return _expecting_type(hs, plan, kind)
+            return expecting_client(hs.settings, kind)
     if choice.client_auth is ClientAuth.REQUIRE:
         raise NoCertificateTypeInCommon("no certificate type for the client in common")
     return None
-
-
-def _expecting_type(hs: Hs, plan: Plan, certificate_type: int) -> Expecting:
-    schemes = accepted_schemes(hs.settings, TLS13)
-    return Expecting(plan.table, schemes, certificate_type, compression=hs.settings.certificate_compression)
 
 
 def _application_secrets(hs: Hs, master: MasterSecret, random: bytes) -> Secrets:
@@ -326,8 +320,7 @@ def _asking(hs: Hs, plan: Plan, requested: Expecting | None) -> Asking | None:
     """Post-handshake authentication, if the client can do it; what type it would show is settled in EncryptedExtensions or X.509."""
     if Ext.POST_HANDSHAKE_AUTH not in plan.offer.parsed:
         return None
-    if requested is None:
-        if CertificateType.X509 not in plan.choice.client_certificate_types:
-            return None
-        requested = _expecting_type(hs, plan, CertificateType.X509)
-    return Asking(hs.settings, hs.transcript, requested, request_extensions(hs.settings, plan.choice.certificate_authorities))
+    kind = CertificateType.X509 if requested is None else requested.certificate_type
+    if kind not in plan.choice.client_certificate_types:
+        return None
+    return Asking(hs.settings, hs.transcript, kind, plan.choice.certificate_authorities)
