@@ -86,6 +86,7 @@ class WorkerClient:
         self._pending: deque[_Pending] = deque()
         self._number = 0
         self._head_since = 0.0
+        self._watch_at = 0.0
         self._watchdog: asyncio.TimerHandle | None = None
         self._ended: asyncio.Task[None] | None = None
         self._loop.add_reader(channel, self._readable)
@@ -139,10 +140,10 @@ class WorkerClient:
             raise WorkerGone(f"{_MAX_PENDING} requests are waiting already")
         self._number = (self._number + 1) & 0xFFFFFFFF
         answer: asyncio.Future[wire.Message] = self._loop.create_future()
-        if not self._pending:
-            self._head_since = self._loop.time()
         self._pending.append(_Pending(self._number, answer, limit or self.settings.timeout))
-        self._watch()
+        if len(self._pending) == 1:
+            self._head_since = self._loop.time()
+            self._watch()
         self._write(wire.build(self._number, request))
         return answer
 
@@ -195,13 +196,20 @@ class WorkerClient:
             raise wire.ProtocolError(f"a reply to request {number}, which is not the next one")
         answer = self._pending.popleft().answer
         self._head_since = self._loop.time()
+        if self._pending:
+            self._watch()
         if not answer.done():
             answer.set_result(reply)
 
     def _watch(self) -> None:
-        if self._watchdog is None:
-            head = self._pending[0]
-            self._watchdog = self._loop.call_at(self._head_since + head.limit, self._look)
+        """Have the timer run out no later than the head's limit. It may run out earlier, which costs a look and nothing else."""
+        due = self._head_since + self._pending[0].limit
+        if self._watchdog is not None:
+            if self._watch_at <= due:
+                return
+            self._watchdog.cancel()
+        self._watch_at = due
+        self._watchdog = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:
         self._watchdog = None
@@ -264,5 +272,6 @@ def _spawn(settings: ModuleSettings, channel: socket.socket) -> subprocess.Popen
 
 
 def _environment(ours: Mapping[str, str], settings: ModuleSettings) -> dict[str, str]:
-    names = _ENVIRONMENT | set(settings.environment)
-    return {name: value for name, value in ours.items() if name in names}
+    inherited = _ENVIRONMENT | settings.environment.keys()
+    given = {name: value for name, value in settings.environment.items() if value is not None}
+    return {name: value for name, value in ours.items() if name in inherited} | given

@@ -12,7 +12,8 @@ objects may have been added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tlspool_core.api import KeyStoreError
@@ -35,6 +36,8 @@ TYPES = {
     CKO_SECRET_KEY: "secret-key",
     CKO_DATA: "data",
 }
+Place = tuple[Module, WorkerClient, wire.TokenRecord]
+
 _TOKEN_ATTRIBUTES = ("token", "manufacturer", "serial", "model", "slot_manufacturer", "slot_description", "slot_id")
 
 
@@ -144,9 +147,27 @@ class Lookup:
         return PinUse(attempt, lambda: present_token(worker, token), source, module.settings.remember_pin, human)
 
     async def search(self, uri: Pkcs11Uri, modules: Sequence[Module], classes: Sequence[int]) -> tuple[list[Found], list[str]]:
-        """All objects of these classes that a URI names, and what stood in the way of looking further."""
-        problems: list[str] = []
-        places = await self._places(uri, modules, problems)
+        """All objects of these classes that a URI names, and what stood in the way of looking further.
+
+        Modules that are up are looked at first, so that one which is down or slow to start keeps nobody waiting for a key elsewhere.
+        If no token is the one described, all are asked to look again.
+        """
+        suitable = [module for module in modules if fits_module(uri, module)]
+        up = [module for module in suitable if module.present]
+        down = [module for module in suitable if not module.present]
+        problems: list[str] = [] if suitable else ["no configured module is the one that it describes"]
+        described = False
+        for group, get in ((up, Module.worker), (down, Module.worker), (suitable, Module.look_again)):
+            places = [] if described and get is Module.look_again else await _places(uri, group, get, problems)
+            described = described or bool(places)
+            found = await self._found(uri, places, classes, problems)
+            if found:
+                return found, problems
+        if not described and not problems:
+            problems.append("no token that it describes is there")
+        return [], list(dict.fromkeys(problems))
+
+    async def _found(self, uri: Pkcs11Uri, places: Sequence[Place], classes: Sequence[int], problems: list[str]) -> list[Found]:
         human = len(places) == 1 or any(getattr(uri, name) is not None for name in _TOKEN_ATTRIBUTES)
         found: list[Found] = []
         for module, worker, token in places:
@@ -157,29 +178,7 @@ class Lookup:
                     problems.append(f"token {token.label!r} has no PIN configured, and the URI does not name it")
             except (KeyStoreError, TokenFault, WorkerGone) as error:
                 problems.append(f"token {token.label!r}: {error}")
-        if not places and not problems:
-            problems.append("no token that it describes is there")
-        return found, problems
-
-    async def _places(
-        self, uri: Pkcs11Uri, modules: Sequence[Module], problems: list[str]
-    ) -> list[tuple[Module, WorkerClient, wire.TokenRecord]]:
-        """Tokens that the URI describes; modules are asked to look again if there is none."""
-        suitable = [module for module in modules if fits_module(uri, module)]
-        if not suitable:
-            problems.append("no configured module is the one that it describes")
-        for get in (Module.worker, Module.look_again):
-            places = []
-            for module in suitable:
-                try:
-                    worker = await get(module)
-                except KeyStoreError as error:
-                    problems.append(str(error))
-                    continue
-                places += [(module, worker, token) for token in worker.tokens if fits_token(uri, worker, token)]
-            if places:
-                break
-        return places
+        return found
 
     async def _objects(
         self, module: Module, worker: WorkerClient, token: wire.TokenRecord, uri: Pkcs11Uri, classes: Sequence[int]
@@ -190,6 +189,22 @@ class Lookup:
             if found:
                 break
         return [Found(module, worker, token, record) for record in found]
+
+
+async def _places(
+    uri: Pkcs11Uri, modules: Sequence[Module], get: Callable[[Module], Awaitable[WorkerClient]], problems: list[str]
+) -> list[Place]:
+    """Tokens in these modules that the URI describes."""
+    places: list[Place] = []
+    workers = await asyncio.gather(*(get(module) for module in modules), return_exceptions=True)
+    for module, worker in zip(modules, workers, strict=True):
+        if isinstance(worker, WorkerClient):
+            places += [(module, worker, token) for token in worker.tokens if fits_token(uri, worker, token)]
+        elif isinstance(worker, KeyStoreError):
+            problems.append(str(worker))
+        else:
+            raise worker
+    return places
 
 
 async def read_objects(worker: WorkerClient, token: wire.TokenRecord, again: bool = False) -> tuple[wire.ObjectRecord, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from tlspool_core.api import KeyStoreError
@@ -31,6 +32,8 @@ _FIRST_DELAY: Final = 0.25
 _MAX_DELAY: Final = 30.0
 # how long a caller may be kept waiting for a start that is not allowed yet
 _PATIENCE: Final = 1.0
+# how long the start of the pool waits for one module
+_START_PATIENCE: Final = 5.0
 
 
 class Module:
@@ -69,13 +72,20 @@ class Module:
             return current
         return await self.replace(current, current.gone)
 
+    async def first_worker(self) -> None:
+        """Start, and wait for a while: the pool comes up although a token library hangs. Raises KeyStoreError."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.worker(), _START_PATIENCE)
+
     async def replace(self, worker: WorkerClient, why: str) -> WorkerClient:
         """A worker in the place of one that does not help any more. Raises KeyStoreError."""
         if worker is not self._current:
             # somebody else had it replaced meanwhile
             return await self.worker()
-        if self._starting is None and self._delay() <= 0:
+        if self._starting is None and self._delay() <= 0 and not self._stopped:
             log.warning("module %s: worker %d is replaced: %s", self.name, worker.pid, why)
+            if asyncio.get_running_loop().time() - self._started_at > _CALM:
+                self._losses = 0
             self._note_loss(why)
         if worker.gone:
             self._current = None
@@ -95,8 +105,6 @@ class Module:
 
     def _note_loss(self, why: str) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._started_at > _CALM:
-            self._losses = 0
         # the first loss costs no time: most often the token was pulled and is back
         delay = min(_FIRST_DELAY * 2.0 ** (self._losses - 1), _MAX_DELAY) if self._losses else 0.0
         self._losses = min(self._losses + 1, 16)

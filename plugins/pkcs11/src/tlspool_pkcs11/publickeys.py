@@ -113,9 +113,12 @@ def describe(key: _PublicKey) -> PublicKey | None:
             return PublicKey("ed25519", 256, spki)
         case ed448.Ed448PublicKey():
             return PublicKey("ed448", 456, spki)
-        case mldsa.MLDSA44PublicKey() | mldsa.MLDSA65PublicKey() | mldsa.MLDSA87PublicKey():
-            kind = {mldsa.MLDSA44PublicKey: "mldsa44", mldsa.MLDSA65PublicKey: "mldsa65"}.get(type(key), "mldsa87")
-            return PublicKey(kind, 0, spki)
+        case mldsa.MLDSA44PublicKey():
+            return PublicKey("mldsa44", 0, spki)
+        case mldsa.MLDSA65PublicKey():
+            return PublicKey("mldsa65", 0, spki)
+        case mldsa.MLDSA87PublicKey():
+            return PublicKey("mldsa87", 0, spki)
     return None
 
 

@@ -36,7 +36,7 @@ class ModuleSettings:
 
     timeout, login_timeout: seconds that one call into the library may take; then the worker is killed and started anew.
     disable_mechanisms: mechanisms that are not used although the token lists them; extra_mechanisms: used although it does not.
-    environment: names of environment variables that the worker inherits beside the usual ones.
+    environment: environment variables of the worker beside the usual ones; None as value: as the daemon has it.
     init_string: handed to C_Initialize as NSS wants it.
     login: "auto" logs in if the token demands it, "always" in any case, "never" relies on keys that need none.
     remember_pin: keep a PIN that worked in memory, to log in again by itself after a worker was lost.
@@ -52,7 +52,7 @@ class ModuleSettings:
     login_timeout: float = DEFAULT_LOGIN_TIMEOUT
     disable_mechanisms: frozenset[int] = frozenset()
     extra_mechanisms: frozenset[int] = frozenset()
-    environment: tuple[str, ...] = ()
+    environment: Mapping[str, str | None] = field(default_factory=dict)
     init_string: str = ""
     login: str = "auto"
     remember_pin: bool = True
@@ -86,7 +86,7 @@ def module_settings(where: str, row: Mapping[str, Any]) -> ModuleSettings:
         login_timeout=_seconds(where, row, "login_timeout", DEFAULT_LOGIN_TIMEOUT),
         disable_mechanisms=_mechanisms(where, row, "disable_mechanisms"),
         extra_mechanisms=_mechanisms(where, row, "extra_mechanisms"),
-        environment=tuple(_texts(where, row, "environment")),
+        environment=_environment(where, row),
         init_string=_typed(where, row, "init_string", str, ""),
         login=_choice(where, row, "login", LOGINS),
         remember_pin=_typed(where, row, "remember_pin", bool, True),
@@ -140,11 +140,14 @@ def _choice(where: str, row: Mapping[str, Any], key: str, choices: Sequence[str]
     return str(value)
 
 
-def _texts(where: str, row: Mapping[str, Any], key: str) -> Sequence[str]:
-    value = row.get(key, ())
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-        raise ValueError(f"{where}.{key}: must be a list of texts")
-    return value
+def _environment(where: str, row: Mapping[str, Any]) -> Mapping[str, str | None]:
+    """A list of names to inherit, or a table of names and values."""
+    value = row.get("environment", ())
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return dict.fromkeys(value)
+    if isinstance(value, Mapping) and all(isinstance(text, str) and "\0" not in text for text in value.values()):
+        return dict(value)
+    raise ValueError(f"{where}.environment: must be a list of names to inherit, or a table of names and texts")
 
 
 def _mechanisms(where: str, row: Mapping[str, Any], key: str) -> frozenset[int]:

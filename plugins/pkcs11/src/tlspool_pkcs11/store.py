@@ -39,12 +39,15 @@ class Pkcs11Store(KeyStore):
         self._lookup: Lookup | None = None
 
     async def start(self, settings: Mapping[str, Any], ask_pin: Callable[[PinRequest], Awaitable[str | None]]) -> None:
-        """Start a worker for each module. Raises ValueError naming the key of the configuration that is wrong."""
+        """Start a worker for each module; one that takes long comes when it comes.
+
+        Raises ValueError naming the key of the configuration that is wrong.
+        """
         vendors, self._complaints = vendor_rows()
         modules = configured_modules(settings, vendors, default_rows())
         self._lookup = Lookup(PinKeeper(ask_pin))
         self._modules = tuple(Module(module) for module in modules)
-        await self._all(Module.worker)
+        await self._all(Module.first_worker)
 
     async def _all(self, do: Callable[[Module], Awaitable[object]]) -> None:
         """Do something with every module; what fails is logged, and left for later."""

@@ -1,0 +1,69 @@
+"""A token library in Python, for what no token at hand does. Given to the worker's own code in place of `cryptoki.Cryptoki`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tlspool_pkcs11 import cryptoki as ck
+from tlspool_pkcs11.faults import CryptokiError
+
+
+def ulong(value: int) -> bytes:
+    return bytes(ck.ULONG(value))
+
+
+@dataclass
+class FakeLibrary:
+    """One token in slot 7. `calls` is what was called; `faults` gives a function's next return values."""
+
+    objects: dict[int, dict[int, bytes]] = field(default_factory=dict)
+    flags: int = 0x404
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    faults: dict[str, list[int]] = field(default_factory=dict)
+    sessions: int = 0
+
+    def _called(self, name: str, *arguments: object) -> None:
+        self.calls.append((name, *arguments))
+        if self.faults.get(name):
+            value = self.faults[name].pop(0)
+            if value:
+                raise CryptokiError(name, value)
+
+    def slots(self) -> Sequence[int]:
+        return [7]
+
+    def token(self, slot: int) -> ck.TokenInfo:
+        self._called("C_GetTokenInfo", slot)
+        return ck.TokenInfo("Fake", "Maker", "Model", "0001", "slot", "slot maker", self.flags)
+
+    def signing_mechanisms(self, slot: int) -> Sequence[int]:
+        return [0x1041]
+
+    def open_session(self, slot: int) -> int:
+        self._called("C_OpenSession", slot)
+        self.sessions += 1
+        return self.sessions
+
+    def close_session(self, session: int) -> None:
+        self._called("C_CloseSession", session)
+
+    def login(self, session: int, user: int, pin: bytes | None) -> None:
+        self._called("C_Login", session, user, pin)
+
+    def find(self, session: int, object_class: int) -> Sequence[int]:
+        return [handle for handle, found in self.objects.items() if found[ck.CKA_CLASS] == ulong(object_class)]
+
+    def attributes(self, session: int, handle: int, wanted: Sequence[int]) -> Mapping[int, bytes]:
+        self._called("C_GetAttributeValue", handle, tuple(wanted))
+        return {kind: value for kind, value in self.objects[handle].items() if kind in wanted}
+
+    def sign_init(self, session: int, mechanism: int, parameters: tuple[int, ...], handle: int) -> None:
+        self._called("C_SignInit", session, mechanism, parameters, handle)
+
+    def sign(self, session: int, data: bytes) -> bytes:
+        self._called("C_Sign", session, data)
+        return b"signed " + data
+
+    def names(self) -> list[object]:
+        return [call[0] for call in self.calls]

@@ -1,0 +1,281 @@
+"""Is a PIN that was refused never sent again, and is every source of PINs read with care?"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tlspool_pkcs11 import protocol as wire
+from tlspool_pkcs11.client import WorkerClient
+from tlspool_pkcs11.pins import PinSource, read_pin
+
+from tlspool_core.api import KeyStoreError, PinRequest
+
+URI = "pkcs11:token=Web;object=p256"
+GOOD, WRONG = "123456", "654321"
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every PIN that goes to any worker, in order."""
+    pins: list[str] = []
+    original = WorkerClient.send
+
+    def send(self: WorkerClient, request: wire.Message, limit: float | None = None) -> Any:
+        if isinstance(request, wire.Login):
+            pins.append(request.pin.decode())
+        return original(self, request, limit)
+
+    monkeypatch.setattr(WorkerClient, "send", send)
+    return pins
+
+
+class Desk:
+    """Answers questions for PINs one after the other."""
+
+    def __init__(self, *answers: str | None) -> None:
+        self.answers = list(answers)
+        self.requests: list[PinRequest] = []
+
+    async def __call__(self, request: PinRequest) -> str | None:
+        self.requests.append(request)
+        return self.answers.pop(0)
+
+
+async def refused(store: Any, *words: str) -> None:
+    with pytest.raises(KeyStoreError) as caught:
+        await store.find(URI)
+    for word in words:
+        assert word in str(caught.value)
+    assert WRONG not in str(caught.value)
+    assert GOOD not in str(caught.value)
+
+
+async def flags(store: Any) -> int:
+    """The token's flags as a fresh worker sees them."""
+    await store._modules[0].rescan()
+    return int(store._modules[0].present.tokens[0].flags)
+
+
+async def nobody(request: PinRequest) -> str | None:
+    return None
+
+
+COUNT_LOW = 0x10000
+
+
+def test_a_wrong_pin_is_sent_once_whatever_happens_after(hsm: Any, sent: list[str]) -> None:
+    hsm.set_pin(WRONG)
+
+    async def work(store: Any) -> None:
+        await refused(store, "Web", "CKR_PIN_INCORRECT", str(hsm.pin_file))
+        assert await flags(store) & COUNT_LOW
+        for _ in range(3):
+            await refused(store, "Web")
+        await store.rescan()
+        await refused(store, "refused this PIN before")
+        assert sent == [WRONG]
+
+    hsm.use(work, ask=nobody)
+
+
+def test_after_a_restart_of_the_daemon_the_tokens_flag_holds_the_pin_back(hsm: Any, sent: list[str]) -> None:
+    hsm.set_pin(WRONG)
+
+    async def work(store: Any) -> None:
+        await refused(store)
+
+    hsm.use(work, ask=nobody)
+    hsm.use(work, ask=nobody)
+    assert sent == [WRONG]
+
+
+def test_a_corrected_pin_is_sent_when_the_operator_asks_for_a_rescan(hsm: Any, sent: list[str]) -> None:
+    hsm.set_pin(WRONG)
+
+    async def work(store: Any) -> None:
+        await refused(store)
+        hsm.set_pin(GOOD)
+        await refused(store, "a wrong PIN was entered before", "rescan")
+        assert sent == [WRONG]
+        await store.rescan()
+        assert await (await store.find(URI)).sign(0x0403, b"x")
+        assert sent == [WRONG, GOOD]
+        assert not await flags(store) & COUNT_LOW
+
+    hsm.use(work, ask=nobody)
+
+
+def test_a_rescan_permits_one_attempt_only(hsm: Any, sent: list[str]) -> None:
+    hsm.set_pin(WRONG)
+
+    async def work(store: Any) -> None:
+        await refused(store)
+        await store.rescan()
+        hsm.set_pin("111111")
+        await refused(store)
+        hsm.set_pin("222222")
+        await refused(store)
+        assert sent == [WRONG, "111111"]
+
+    hsm.use(work, ask=nobody)
+
+
+def test_a_human_is_asked_when_the_configured_pin_does_not_help(hsm: Any, sent: list[str]) -> None:
+    hsm.set_pin(WRONG)
+    desk = Desk(GOOD)
+
+    async def work(store: Any) -> None:
+        await refused(store)
+        key = await store.find(URI)
+        assert await key.sign(0x0403, b"x")
+        assert sent == [WRONG, GOOD]
+        assert desk.requests[0].label == "Web"
+        assert desk.requests[0].attempt == 2
+        assert "wrong PIN was entered" in desk.requests[0].prompt
+
+    hsm.use(work, ask=desk)
+
+
+def test_a_human_who_errs_is_asked_again_and_the_same_pin_is_not_sent_twice(hsm: Any, sent: list[str]) -> None:
+    desk = Desk(WRONG, WRONG, GOOD)
+
+    async def work(store: Any) -> None:
+        assert await (await store.find(URI)).sign(0x0403, b"x")
+        assert sent == [WRONG, GOOD]
+        assert [request.attempt for request in desk.requests] == [1, 2, 2]
+        assert "no PIN is configured" in desk.requests[0].prompt
+        assert "refused before" in desk.requests[2].prompt
+
+    hsm.use(work, ask=desk, pin_file=None)
+
+
+def test_a_human_may_give_up(hsm: Any, sent: list[str]) -> None:
+    async def work(store: Any) -> None:
+        await refused(store, "no PIN is configured")
+        assert sent == []
+
+    hsm.use(work, ask=Desk(None), pin_file=None)
+
+
+def test_a_desk_that_fails_is_a_reason(hsm: Any, sent: list[str]) -> None:
+    async def broken(request: PinRequest) -> str | None:
+        raise TimeoutError("nobody answered")
+
+    async def work(store: Any) -> None:
+        await refused(store, "asking for its PIN failed", "nobody answered")
+
+    hsm.use(work, ask=broken, pin_file=None)
+
+
+def test_many_handshakes_at_once_make_one_login_and_one_question(hsm: Any, sent: list[str]) -> None:
+    desk = Desk(GOOD)
+
+    async def work(store: Any) -> None:
+        keys = await asyncio.gather(*(store.find(URI) for _ in range(20)))
+        assert len({key.uri for key in keys}) == 1
+        assert sent == [GOOD]
+
+    hsm.use(work, ask=desk, pin_file=None)
+
+
+def test_a_remembered_pin_logs_a_fresh_worker_in(hsm: Any, sent: list[str]) -> None:
+    async def work(store: Any) -> None:
+        key = await store.find(URI)
+        await store.rescan()
+        assert await key.sign(0x0403, b"x")
+        assert sent == [GOOD, GOOD]
+
+    hsm.use(work, ask=Desk(GOOD), pin_file=None)
+
+
+def test_a_pin_that_may_not_be_remembered_is_asked_for_again(hsm: Any, sent: list[str]) -> None:
+    desk = Desk(GOOD, GOOD)
+
+    async def work(store: Any) -> None:
+        key = await store.find(URI)
+        await store.rescan()
+        assert await key.sign(0x0403, b"x")
+        assert len(desk.requests) == 2
+
+    hsm.use(work, ask=desk, pin_file=None, remember_pin=False)
+
+
+def test_pins_come_from_a_token_section_the_uri_or_the_environment(hsm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_PIN", GOOD)
+
+    async def work(store: Any) -> None:
+        assert await (await store.find(URI)).sign(0x0403, b"x")
+
+    hsm.use(work, pin_file=None, pin_env="WEB_PIN")
+    hsm.use(work, pin_file=None, pin_env="OTHER", tokens={"Web": {"pin_file": str(hsm.pin_file)}})
+
+    async def by_uri(store: Any) -> None:
+        key = await store.find(f"{URI}?pin-source=file:{hsm.pin_file}")
+        await store.rescan()
+        assert await key.sign(0x0403, b"x")
+
+    hsm.use(by_uri, pin_file=None)
+
+
+def test_a_systemd_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = PinSource("credential", "web-pin")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(KeyStoreError, match="LoadCredential"):
+        read_pin(source)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    (tmp_path / "web-pin").write_text(GOOD)
+    (tmp_path / "web-pin").chmod(0o400)
+    held = read_pin(source)
+    assert held.pin == GOOD.encode()
+    held.close()
+    assert held.pin == bytes(6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "good"), [(0o600, True), (0o640, True), (0o644, False), (0o604, False), (0o602, False), (0o660, False)]
+)
+def test_a_pin_file_that_others_reach_is_refused(tmp_path: Path, mode: int, good: bool) -> None:
+    path = tmp_path / "pin"
+    path.write_text(GOOD + "\r\n")
+    path.chmod(mode)
+    if good:
+        assert read_pin(PinSource("file", str(path))).pin == GOOD.encode()
+    else:
+        with pytest.raises(KeyStoreError, match="chmod"):
+            read_pin(PinSource("file", str(path)))
+
+
+@pytest.mark.parametrize("content", ["", "\n", "1234\n5678\n", "x" * 256, "12\x0034"])
+def test_a_pin_file_with_something_else_in_it_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "pin"
+    path.write_text(content)
+    path.chmod(0o600)
+    with pytest.raises(KeyStoreError, match="one line"):
+        read_pin(PinSource("file", str(path)))
+
+
+def test_a_directory_and_a_missing_file_are_no_pin(tmp_path: Path) -> None:
+    with pytest.raises(KeyStoreError, match="no regular file"):
+        read_pin(PinSource("file", str(tmp_path)))
+    with pytest.raises(KeyStoreError, match="No such file"):
+        read_pin(PinSource("file", str(tmp_path / "none")))
+
+
+def test_a_pin_in_use_locks_its_file_for_other_processes(tmp_path: Path) -> None:
+    path = tmp_path / "pin"
+    path.write_text(GOOD)
+    path.chmod(0o600)
+    source = PinSource("file", str(path))
+    first = read_pin(source)
+
+    async def main() -> None:
+        second = asyncio.create_task(asyncio.to_thread(read_pin, source))
+        done, _ = await asyncio.wait([second], timeout=0.2)
+        assert not done
+        first.close()
+        (await second).close()
+
+    asyncio.run(main())
