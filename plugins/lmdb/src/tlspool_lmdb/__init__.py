@@ -1,0 +1,1 @@
+"""The databases localid, disclose and trust in one LMDB environment; see `backend` for how."""
