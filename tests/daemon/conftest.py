@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tlspool_core.client import Pool, PoolError
+from tlspool_core.client import Pool, PoolError, Session
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # for toyplugin, which the daemons import too
+sys.path.insert(0, str(HERE))  # for toyplugin, which the daemons import too, and for this module
 ROOT = HERE.parent.parent
 _RUN = "import sys, pathlib; from tlspool_core.pool.daemon import serve; serve(pathlib.Path(sys.argv[1]))"
 _INSTALLED = ("x509", "pkcs11", "lmdb", "srp", "openpgp", "kdh", "radius", "rawkey", "ldap")
@@ -82,15 +85,13 @@ def eventually(condition: Callable[[], object], limit: float = 10.0) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def daemons(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
-    """Start daemons with pieces of configuration."""
+def _factory(directory: Path) -> Iterator[Callable[..., DaemonProcess]]:
     started: list[DaemonProcess] = []
 
     def start(extra: str = "") -> DaemonProcess:
-        directory = tmp_path / f"pool{len(started)}"
-        directory.mkdir()
-        daemon = DaemonProcess(directory, extra)
+        own = directory / f"pool{len(started)}"
+        own.mkdir()
+        daemon = DaemonProcess(own, extra)
         started.append(daemon)
         daemon.pool.ping()
         return daemon
@@ -104,9 +105,41 @@ def daemons(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
 
 
 @pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Callable[..., DaemonProcess]]:
+    """Start daemons with pieces of configuration, for one test."""
+    yield from _factory(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., DaemonProcess]]:
+    """The same, for all tests of a file."""
+    yield from _factory(tmp_path_factory.mktemp("pools"))
+
+
+@pytest.fixture
 def daemon(daemons: Callable[..., DaemonProcess]) -> DaemonProcess:
     """One daemon with defaults."""
     return daemons()
 
 
-__all__ = ["DaemonProcess", "PoolError", "eventually"]
+def both(server: Pool, client: Pool, server_wishes: dict[str, Any], client_wishes: dict[str, Any]) -> list[Any]:
+    """STARTTLS at both ends of one connection; each outcome is a session or an error: server's, then client's."""
+    ends = socket.socketpair()
+    outcomes: list[Any] = [None, None]
+
+    def run(index: int, call: Callable[..., Session], wishes: dict[str, Any]) -> None:
+        try:
+            outcomes[index] = call(ends[index], **({"timeout": 10} | wishes))
+        except PoolError as error:
+            outcomes[index] = error
+
+    calls = [(0, server.starttls_server, server_wishes), (1, client.starttls_client, client_wishes)]
+    threads = [threading.Thread(target=run, args=one) for one in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return outcomes
+
+
+__all__ = ["DaemonProcess", "both", "eventually"]

@@ -26,6 +26,7 @@ SERVER = "www.example.com"
 CLIENT = "john@example.com"
 STRANGER = "eve@example.com"  # has a credential that nobody trusts
 RESERVED = "reserved.example.com"  # for another user id than that of the tests
+OTHER = "other.example.com"
 KEYLESS = "keyless.example.com"  # its key is in no key store
 
 keys = SoftwareKeys()
@@ -39,7 +40,7 @@ def private_key(name: str) -> ec.EllipticCurvePrivateKey:
 
 def _fill() -> None:
     with backend.write() as databases:
-        for name in (SERVER, CLIENT, STRANGER, RESERVED, KEYLESS, "other.example.com"):
+        for name in (SERVER, CLIENT, STRANGER, RESERVED, KEYLESS, OTHER):
             identity = DoNAI.parse(name)
             key = private_key(name)
             uri = keys.add(name, key)

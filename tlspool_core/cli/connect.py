@@ -73,7 +73,9 @@ def _pump(plaintext: socket.socket) -> None:
 @click.option("--alpn", default="", help="Application protocol; chooses the service that speaks it.")
 @click.option("--ignore-remoteid", is_flag=True, help="Do not ask who the server is. Not secure: for looking only.")
 @click.option("--socket", "path", type=click.Path(path_type=Path), default=None, help="Socket of the pool.")
-def connect(target: str, localid: str, remoteid: str | None, service: str, alpn: str, ignore_remoteid: bool, path: Path | None) -> None:
+def connect(
+    target: str, localid: str, remoteid: str | None, service: str, alpn: str, ignore_remoteid: bool, path: Path | None
+) -> None:
     """Connect to a TLS server through the pool: standard input goes there, what comes back to standard output."""
     host, port = parse_target(target)
     flags = StartTlsFlags.IGNORE_REMOTEID if ignore_remoteid else StartTlsFlags.NONE

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from tlspool_core.identity import DoNAI
@@ -64,6 +64,7 @@ class Answers:
         self.decision = AaaDecision()
         self.failure: WireError | None = None
         self.hint = ""
+        self.resumption: Hashable = None
 
     # --- before the first byte -----------------------------------------------------------------------------------------------
 
@@ -83,7 +84,9 @@ class Answers:
             except Refusal as refusal:
                 raise refusal.error from None
             local = self.local
-        return pool.engine.settings(session, local, remote)
+        self.resumption = self.resumption_key() if session.role == "client" else None
+        resumed = pool.client_sessions.take(self.resumption) if self.resumption is not None else None
+        return pool.engine.settings(session, local, remote, resumed)
 
     # --- the questions -------------------------------------------------------------------------------------------------------
 
@@ -122,12 +125,42 @@ class Answers:
             case Call():
                 return await self._pool.call(question.who, question.work)
             case SealTicket():
-                return self._pool.seal_ticket(question.state, self._session)
+                return self._pool.seal_ticket(question.state, self._scope())
             case OpenTicket():
-                return self._pool.open_ticket(question.ticket, self._session)
+                return None if self._ignores_caches else self._pool.open_ticket(question.ticket, self._scope())
             case ExternalPsk():
                 return None
         raise alerts.InternalError(f"no answer to {type(question).__name__}")
+
+    # --- resumption ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _ignores_caches(self) -> bool:
+        return bool(self._session.request.flags & StartTlsFlags.IGNORE_CACHES)
+
+    def _scope(self) -> bytes:
+        """A server's ticket is good for the same service, local identity, and wish to know the client only."""
+        request = self._session.request
+        return "\0".join((request.service, str(self.local), judge.mode_of(request.flags).value)).encode()
+
+    def resumption_key(self) -> Hashable:
+        """What must be equal for a client to resume; None: it must not.
+
+        The application (by its user), what it asks for, whom it may be by today's databases, and the destination.
+        """
+        session = self._session
+        request, maker = session.request, session.maker
+        if self._ignores_caches or request.flags & StartTlsFlags.LOCALID_CHECK or maker is None:
+            return None
+        flags = int(request.flags & ~(StartTlsFlags.DETACH | StartTlsFlags.FORK))
+        names = (str(self._client_identity()), request.remoteid, request.service, session.peer_address)
+        return (maker.process.uid, flags, self._pool.backend.generation(), *names)
+
+    def _recall_local(self, context: bytes) -> None:
+        """A client that resumes is who it was in the first handshake, if it still may."""
+        self.local = self._pool.identity(context.decode())
+        if self.local is not None and not self._allowed(self.local):
+            raise Refusal(alerts.UserCanceled("local identity"), WireError(ErrorCode.LOCALID_NOT_YOURS))
 
     # --- our side ------------------------------------------------------------------------------------------------------------
 
@@ -195,7 +228,7 @@ class Answers:
 
     def _uid_allowed(self, entry: LocalIdentity) -> bool:
         maker = self._session.maker
-        return not entry.allowed_uids or (maker is not None and maker.process.uid in (*entry.allowed_uids, 0))
+        return not entry.allowed_uids or (maker is not None and maker.process.uid in entry.allowed_uids)
 
     async def _settle_local(self, proposed: DoNAI) -> None:
         """Have the application approve, and check that it may use the identity. Raises Refusal or WireError."""
@@ -259,10 +292,12 @@ class Answers:
     async def _judge(self, question: JudgePeer) -> bytes:
         """Policy first, then site rules."""
         self.peer_type = self._pool.type_of_peer(question.peer)
+        if question.facts.resumed and self.local is None:
+            self._recall_local(question.context)
         self.remote = await judge.judge(self._pool, self._session, self, question)
         if self._pool.site_rules:
             await self._ask_site_rules()
-        return b""
+        return str(self.local or "").encode()
 
     async def _ask_site_rules(self) -> None:
         session = self._session

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import os
 import socket
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -189,20 +189,11 @@ class Pool:
 
     # --- resumption ----------------------------------------------------------------------------------------------------------
 
-    def seal_ticket(self, state: bytes, session: Session) -> bytes | None:
-        return self._tickets.seal(state, session.request.service.encode()) if self._tickets else None
+    def seal_ticket(self, state: bytes, scope: bytes) -> bytes | None:
+        return self._tickets.seal(state, scope) if self._tickets else None
 
-    def open_ticket(self, ticket: bytes, session: Session) -> bytes | None:
-        if self._tickets is None or session.request.flags & StartTlsFlags.IGNORE_CACHES:
-            return None
-        return self._tickets.open(ticket, session.request.service.encode())
-
-    def resumption_key(self, session: Session) -> Hashable:
-        """What must be equal for a client to resume: the same application, identities, service and destination."""
-        request, maker = session.request, session.maker
-        flags = request.flags & ~(StartTlsFlags.DETACH | StartTlsFlags.FORK)
-        uid = maker.process.uid if maker is not None else -1
-        return (uid, request.localid, request.remoteid, request.service, int(flags), session.peer_address)
+    def open_ticket(self, ticket: bytes, scope: bytes) -> bytes | None:
+        return self._tickets.open(ticket, scope) if self._tickets else None
 
 
 def role_of(request: StartTls) -> str:

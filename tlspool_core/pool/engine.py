@@ -23,7 +23,7 @@ from tlspool_core.pool.tomlfile import suggestion
 from tlspool_core.tls.groups import GROUPS
 from tlspool_core.tls.questions import ClientAuth
 from tlspool_core.tls.seams import CertificateForm, CipherSuite, SignatureScheme
-from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings, StoredSession
 from tlspool_core.tls.signatures import CORE_SCHEMES
 from tlspool_core.tls.suites import CORE_SUITES
 from tlspool_core.wire.flags import StartTlsFlags
@@ -108,7 +108,9 @@ class Engine:
 
     # --- one session ---------------------------------------------------------------------------------------------------------
 
-    def settings(self, session: Session, local: DoNAI | None, remote: DoNAI | None) -> ClientSettings | ServerSettings:
+    def settings(
+        self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None
+    ) -> ClientSettings | ServerSettings:
         """Settings for a session between these identities, as far as they are known. Raises ConfigError."""
         parts = self._begin(session, local, remote)
         common = self._common | {
@@ -119,7 +121,7 @@ class Engine:
         }
         if session.role == "server":
             return self._server(common)
-        return self._client(session, local, remote, common)
+        return self._client(session, local, remote, resumed, common)
 
     def _server(self, common: dict[str, Any]) -> ServerSettings:
         tickets = self._config.tickets
@@ -127,7 +129,9 @@ class Engine:
             return ServerSettings(**common, tickets=0, ticket_lifetime=0)
         return ServerSettings(**common, tickets=tickets.per_handshake, ticket_lifetime=tickets.lifetime)
 
-    def _client(self, session: Session, local: DoNAI | None, remote: DoNAI | None, common: dict[str, Any]) -> ClientSettings:
+    def _client(
+        self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None, common: dict[str, Any]
+    ) -> ClientSettings:
         without_sni = bool(session.request.flags & StartTlsFlags.WITHOUT_SNI)
         if local is not None:
             common["own_certificate_types"] = self._types_of(local) or self.certificate_types
@@ -135,7 +139,7 @@ class Engine:
             **common,
             server_name=remote.domain if remote is not None and not without_sni else None,
             alpn=self.alpn(session.request.service),
-            session=self._pool.client_sessions.take(self._pool.resumption_key(session)),
+            session=resumed,
         )
 
     def _types_of(self, local: DoNAI) -> tuple[int, ...]:

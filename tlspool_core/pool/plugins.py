@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from tlspool_core.interfaces import Aaa, ConfigBackend, Denied, KeyStoreError, PinRequest
 from tlspool_core.pool.config import ConfigurationError, PoolConfig
@@ -129,7 +129,7 @@ class PluginSet:
     async def _have(self, name: str, step: Callable[[], Awaitable[object]], complaint: str, timeout: float | None = None) -> None:
         """Have a plugin do something; if it cannot, the log has the complaint, and others go on."""
         try:
-            await self.registry.guard(name, step, timeout=timeout)
+            await self.registry.guard(name, cast("Callable[..., object]", step), timeout=timeout)
         except (Denied, KeyStoreError) as error:
             say(log, logging.ERROR, complaint, plugin=name, reason=error)
 

@@ -22,6 +22,7 @@ import contextlib
 import logging
 import socket
 import time
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from tlspool_core.fdpass import Descriptor
@@ -71,6 +72,7 @@ class Session:
         "relay",
         "remote",
         "request",
+        "resumption",
         "role",
         "started",
     )
@@ -87,6 +89,7 @@ class Session:
         self.own_type: CredentialType | None = None
         self.peer_type: CredentialType | None = None
         self.decision = AaaDecision()
+        self.resumption: Hashable = None  # key for sessions that a client may resume; None: it may not
         self.peer_address = address_of(cipher)
         self.started = time.monotonic()
         self.judged: asyncio.Future[str] | None = None  # a renegotiation waits for the judgement
@@ -193,6 +196,7 @@ class Session:
         self.own_type = answers.type_of_own(connection.own)
         self.peer_type = answers.peer_type
         self.decision = answers.decision
+        self.resumption = answers.resumption
         self.request = self.request.echo(localid=self.local, remoteid=self.remote)
         self._answers = None
         facts = connection.facts
@@ -252,8 +256,8 @@ class Session:
 
     def store_sessions(self) -> None:
         """Client: keep what may be resumed."""
-        if self.role == "client" and (sessions := self.connection.take_sessions()):
-            self.pool.client_sessions.store(self.pool.resumption_key(self), sessions)
+        if self.resumption is not None and (sessions := self.connection.take_sessions()):
+            self.pool.client_sessions.store(self.resumption, sessions)
 
     def _relay_closed(self, cause: str, octets_in: int, octets_out: int) -> None:
         """The one end of a session that was established."""
