@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -32,48 +31,36 @@ from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool.linger import linger
 from tlspool_core.pool.relay_commons import BATCH, SMALL_BATCH, commons_of
 from tlspool_core.pool.relay_ends import cipher_end, plain_end
+from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE, Watched
 from tlspool_core.tls.bulk import Opened, complete_record, open_batch, seal_batch, sealed_capacity
 from tlspool_core.tls.connection import TlsConnection
 from tlspool_core.tls.questions import AnyQuestion
 
-log = logging.getLogger("tlspool.relay")
-
-_CIPHER_READ, _CIPHER_WRITE, _PLAIN_READ, _PLAIN_WRITE = 1, 2, 4, 8
 _NOTHING: Final = memoryview(b"")
 _FIRST_WINDOW: Final = 64 * 1024
 # A peer that makes us answer (KeyUpdate) and does not read the answers is not read either beyond this.
 _MOST_ANSWERS: Final = 2 * BATCH
 
 
-class Relay:
+class Relay(Watched):
     """One session's data phase. Owns both descriptors from construction on; `start` begins.
 
     `octets_in` counts plaintext bytes from the peer, `octets_out` those of the application.
     """
 
     __slots__ = (
-        "_armed",
         "_asked",
-        "_cipher",
         "_commons",
         "_connection",
-        "_file_turn_due",
-        "_idle_timeout",
-        "_idle_timer",
         "_in_over",
-        "_last_active",
-        "_loop",
         "_on_closed",
         "_on_question",
         "_out_over",
         "_partial",
-        "_plain",
-        "_session_timer",
         "_to_cipher",
         "_to_plain",
         "_window_in",
         "_window_out",
-        "closed",
         "octets_in",
         "octets_out",
     )
@@ -94,30 +81,22 @@ class Relay:
 
         Raises OSError if the plaintext descriptor is of a kind that cannot be relayed; then both are closed.
         """
-        self._loop = loop
+        near = cipher_end(cipher)
+        try:
+            super().__init__(loop, near, plain_end(plain), idle_timeout, session_timeout)
+        except OSError:
+            near.close()
+            raise
         self._connection = connection
         self._on_closed = on_closed
         self._on_question = on_question
         self._commons = commons_of(loop)
-        self._cipher = cipher_end(cipher)
-        try:
-            self._plain = plain_end(plain)
-        except OSError:
-            self._cipher.close()
-            raise
         self._to_plain = self._to_cipher = _NOTHING
         self._partial = b""  # from the peer, not opened yet: normally the beginning of a record
         self._asked: AnyQuestion | None = None
-        self._armed = 0
         self._in_over = False  # the peer sends no more
         self._out_over = False  # the application sends no more, close_notify is on its way
         self._window_in = self._window_out = _FIRST_WINDOW
-        self._idle_timeout = idle_timeout
-        self._last_active = loop.time()
-        self._idle_timer = self._call_later(idle_timeout, self._check_idle)
-        self._session_timer = self._call_later(session_timeout, self.close, "session timeout")
-        self._file_turn_due = False
-        self.closed = False
         self.octets_in = self.octets_out = 0
 
     # --- what the session calls --------------------------------------------------------------------------------------------------
@@ -364,48 +343,14 @@ class Relay:
         """The end, on every way."""
         self.closed = True
         self._end_cipher()
-        self._rearm(0)
+        self._unwatch_all()
         self._commons.held -= len(self._to_plain)
         self._to_plain = _NOTHING
         self._plain.close()
         self._commons.forget(self)
-        for timer in (self._idle_timer, self._session_timer):
-            if timer is not None:
-                timer.cancel()
         self._on_closed(cause, self.octets_in, self.octets_out)
 
     # --- mechanics ---------------------------------------------------------------------------------------------------------------
-
-    def _run(self, step: Callable[[], None]) -> None:
-        """One step and what follows from it. A fault of ours ends this session only."""
-        if self.closed:
-            return
-        self._last_active = self._loop.time()
-        try:
-            step()
-            if not self.closed:
-                self._settle()
-        except Exception:
-            log.exception("fault in a relay")
-            self.abort("fault")
-
-    def _file_turn(self) -> None:
-        """A regular file is always ready: it is read in every round of the loop in which it is watched."""
-        self._file_turn_due = False
-        if self._armed & _PLAIN_READ:
-            self._armed &= ~_PLAIN_READ
-            self._run(self._read_plain)
-
-    def _call_later(self, seconds: float | None, work: Callable[..., None], *arguments: str) -> asyncio.TimerHandle | None:
-        return None if seconds is None else self._loop.call_later(seconds, work, *arguments)
-
-    def _check_idle(self) -> None:
-        assert self._idle_timeout is not None
-        left = self._last_active + self._idle_timeout - self._loop.time()
-        if left <= 0:
-            self.close("idle timeout")
-        else:
-            self._idle_timer = self._call_later(left, self._check_idle)
 
     def _resume(self) -> None:
         if self._connection.question is not self._asked:
@@ -432,7 +377,7 @@ class Relay:
         if question is not None and question is not self._asked:
             self._asked = question
             self._loop.call_soon(self._ask, question)
-        self._watch()
+        self._watch(self._needed())
         if not (self._plain.can_read or self._plain.can_write):
             self._plain.close()
 
@@ -453,44 +398,15 @@ class Relay:
         if not self._plain.can_write and not self._cipher.can_write:
             self._finish(str(self._connection.failed or "closed"))
 
-    def _watch(self) -> None:
-        """Have the loop watch what can be gone on with."""
-        wanted = 0
+    def _needed(self) -> int:
+        """What can be gone on with, once it is ready."""
+        needed = 0
         if self._cipher.can_read and not (self._in_over or self._to_plain or self._asked or len(self._to_cipher) > _MOST_ANSWERS):
-            wanted |= _CIPHER_READ
+            needed |= CIPHER_READ
         if self._to_cipher:
-            wanted |= _CIPHER_WRITE
+            needed |= CIPHER_WRITE
         elif self._plain.can_read and not self._out_over:
-            wanted |= _PLAIN_READ
+            needed |= PLAIN_READ
         if self._to_plain:
-            wanted |= _PLAIN_WRITE
-        if wanted != self._armed:
-            self._rearm(wanted)
-
-    def _unwatch_cipher(self) -> None:
-        self._rearm(self._armed & (_PLAIN_READ | _PLAIN_WRITE))
-
-    def _rearm(self, wanted: int) -> None:
-        loop, cipher, plain = self._loop, self._cipher.fd, self._plain.fd
-        started, stopped = wanted & ~self._armed, self._armed & ~wanted
-        self._armed = wanted
-        if stopped & _CIPHER_READ:
-            loop.remove_reader(cipher)
-        if stopped & _CIPHER_WRITE:
-            loop.remove_writer(cipher)
-        if stopped & _PLAIN_READ and self._plain.pollable:
-            loop.remove_reader(plain)
-        if stopped & _PLAIN_WRITE:
-            loop.remove_writer(plain)
-        if started & _CIPHER_READ:
-            loop.add_reader(cipher, self._run, self._read_cipher)
-        if started & _CIPHER_WRITE:
-            loop.add_writer(cipher, self._run, self._drain_cipher)
-        if started & _PLAIN_READ:
-            if self._plain.pollable:
-                loop.add_reader(plain, self._run, self._read_plain)
-            elif not self._file_turn_due:
-                self._file_turn_due = True
-                loop.call_soon(self._file_turn)
-        if started & _PLAIN_WRITE:
-            loop.add_writer(plain, self._run, self._drain_plain)
+            needed |= PLAIN_WRITE
+        return needed

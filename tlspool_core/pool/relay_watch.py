@@ -1,0 +1,165 @@
+"""What a relay waits for: two descriptors, for reading and writing, and its time limits.
+
+Theory of operation
+-------------------
+`watch` is told after each step which of four things the relay can go on with, and tells the event loop only what has changed.
+Nothing else of a relay touches the loop, so that a descriptor is known not to be watched any more before it is closed.
+Idleness costs one timer, which looks back when it fires instead of being set anew with each step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+from tlspool_core.pool.relay_ends import End, SocketEnd
+
+log = logging.getLogger("tlspool.relay")
+
+CIPHER_READ: Final = 1
+CIPHER_WRITE: Final = 2
+PLAIN_READ: Final = 4
+PLAIN_WRITE: Final = 8
+
+
+class Watched(ABC):
+    """A relay, as the event loop sees it."""
+
+    __slots__ = (
+        "_armed",
+        "_cipher",
+        "_file_turn_due",
+        "_idle_timeout",
+        "_idle_timer",
+        "_last_active",
+        "_loop",
+        "_plain",
+        "_session_timer",
+        "closed",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        cipher: SocketEnd,
+        plain: End,
+        idle_timeout: float | None,
+        session_timeout: float | None,
+    ) -> None:
+        """Times in seconds."""
+        self._loop = loop
+        self._cipher = cipher
+        self._plain = plain
+        self._armed = 0
+        self._file_turn_due = False
+        self._idle_timeout = idle_timeout
+        self._last_active = loop.time()
+        self._idle_timer = None if idle_timeout is None else loop.call_later(idle_timeout, self._check_idle)
+        self._session_timer = None if session_timeout is None else loop.call_later(session_timeout, self.close, "session timeout")
+        self.closed = False
+
+    # --- steps -------------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _read_cipher(self) -> None: ...
+
+    @abstractmethod
+    def _drain_cipher(self) -> None: ...
+
+    @abstractmethod
+    def _read_plain(self) -> None: ...
+
+    @abstractmethod
+    def _drain_plain(self) -> None: ...
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Follow up on a step."""
+
+    @abstractmethod
+    def close(self, cause: str = "closed") -> None: ...
+
+    @abstractmethod
+    def abort(self, cause: str) -> None: ...
+
+    def _run(self, step: Callable[[], None]) -> None:
+        """One step and what follows from it. A fault of ours ends this session only."""
+        if self.closed:
+            return
+        if self._idle_timer is not None:
+            self._last_active = self._loop.time()
+        try:
+            step()
+            if not self.closed:
+                self._settle()
+        except Exception:
+            log.exception("fault in a relay")
+            self.abort("fault")
+
+    # --- descriptors -------------------------------------------------------------------------------------------------------------
+
+    def _watch(self, wanted: int) -> None:
+        """Have the loop watch exactly this."""
+        armed = self._armed
+        if wanted == armed:
+            return
+        self._armed = wanted
+        stopped, started = armed & ~wanted, wanted & ~armed
+        if stopped:
+            self._unwatch(stopped)
+        if started & CIPHER_READ:
+            self._loop.add_reader(self._cipher.fd, self._run, self._read_cipher)
+        if started & CIPHER_WRITE:
+            self._loop.add_writer(self._cipher.fd, self._run, self._drain_cipher)
+        if started & PLAIN_WRITE:
+            self._loop.add_writer(self._plain.fd, self._run, self._drain_plain)
+        if started & PLAIN_READ:
+            self._watch_plain()
+
+    def _watch_plain(self) -> None:
+        if self._plain.pollable:
+            self._loop.add_reader(self._plain.fd, self._run, self._read_plain)
+        elif not self._file_turn_due:
+            self._file_turn_due = True
+            self._loop.call_soon(self._file_turn)
+
+    def _unwatch(self, stopped: int) -> None:
+        if stopped & CIPHER_READ:
+            self._loop.remove_reader(self._cipher.fd)
+        if stopped & CIPHER_WRITE:
+            self._loop.remove_writer(self._cipher.fd)
+        if stopped & PLAIN_READ and self._plain.pollable:
+            self._loop.remove_reader(self._plain.fd)
+        if stopped & PLAIN_WRITE:
+            self._loop.remove_writer(self._plain.fd)
+
+    def _unwatch_cipher(self) -> None:
+        """Before the cipher socket is closed or given away."""
+        self._watch(self._armed & (PLAIN_READ | PLAIN_WRITE))
+
+    def _file_turn(self) -> None:
+        """A regular file is always ready: it is read in every round of the loop in which it is watched."""
+        self._file_turn_due = False
+        if self._armed & PLAIN_READ:
+            self._armed &= ~PLAIN_READ
+            self._run(self._read_plain)
+
+    # --- time --------------------------------------------------------------------------------------------------------------------
+
+    def _check_idle(self) -> None:
+        assert self._idle_timeout is not None
+        left = self._last_active + self._idle_timeout - self._loop.time()
+        if left <= 0:
+            self.close("idle timeout")
+        else:
+            self._idle_timer = self._loop.call_later(left, self._check_idle)
+
+    def _unwatch_all(self) -> None:
+        """The end: nothing is waited for."""
+        self._watch(0)
+        for timer in (self._idle_timer, self._session_timer):
+            if timer is not None:
+                timer.cancel()
