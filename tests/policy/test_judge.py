@@ -293,6 +293,27 @@ def test_no_plugin_is_asked_about_a_peer_that_showed_nothing(context: PeerContex
     assert chain.asked == []
 
 
+# --- effects of acceptance ----------------------------------------------------------------------------------------------------
+
+
+def pinning(effect: Any) -> Fake:
+    return Fake("P", lambda: Finding(Verdict.LENIENT, on_accept=effect), 0)
+
+
+def test_an_effect_takes_place_only_if_the_peer_is_accepted(context: PeerContext) -> None:
+    pins: list[str] = []
+    refused(context, [pinning(lambda: pins.append("refused")), Fake("T", Verdict.FALSE)], expression="pT&")
+    refused(replace(context, wanted=None, identities=()), [pinning(lambda: pins.append("nameless"))], expression="p")
+    assert pins == []
+    judge(context, [pinning(lambda: pins.append("accepted")), Fake("T")], expression="pT&")
+    assert pins == ["accepted"]
+
+
+def test_an_effect_that_fails_refuses(context: PeerContext) -> None:
+    refusal = refused(context, [pinning(lambda: 1 / 0)], expression="p")
+    assert str(refusal) == "the plugin plugin-P could not take note of the peer"
+
+
 # --- words --------------------------------------------------------------------------------------------------------------------
 
 

@@ -93,11 +93,19 @@ class Judge:
         explanation = evaluation.explanation(demands)
         if not accepted:
             raise PeerRefused(evaluation.reason(), explanation)
-        if mode is RemoteIdentity.IGNORED:
-            return Judgement(None, explanation)
         if identity is None and mode is RemoteIdentity.REQUIRED:
             raise PeerRefused("the remote proves no identity, and one is required", explanation)
-        return Judgement(identity, explanation)
+        await self._take_effect(evaluation.effects, explanation)
+        return Judgement(None if mode is RemoteIdentity.IGNORED else identity, explanation)
+
+    async def _take_effect(self, effects: Sequence[tuple[str, Callable[[], None]]], explanation: str) -> None:
+        """What findings want to be done once the peer is accepted (a pin on first use). A failure refuses after all."""
+        for plugin, effect in effects:
+            try:
+                await self._guard(plugin, effect)
+            except Exception as error:
+                log.warning("plugin %s could not do what accepting the peer asks for: %s", plugin, error)
+                raise PeerRefused(f"the plugin {plugin} could not take note of the peer", explanation) from error
 
     def _demands(
         self, context: PeerContext, mode: RemoteIdentity, kind: CredentialType | None, identity: DoNAI | None
@@ -139,6 +147,7 @@ class _Evaluation:
         self._reasons: dict[str, str] = {}  # by letter in upper case
         self._running: dict[asyncio.Task[Established], str] = {}
         self._done: set[str] = set()
+        self.effects: list[tuple[str, Callable[[], None]]] = []
 
     async def run(self, time_limit: float) -> bool:
         """Whether the demands hold, as far as can be known within `time_limit` seconds."""
@@ -224,7 +233,7 @@ class _Evaluation:
     def _look(self, asked: _Asked) -> Established:
         """A predicate of cost 0, which promises to look only at what is here."""
         try:
-            return _established(asked, asked.predicate.establish(self._context))
+            return self._established(asked, asked.predicate.establish(self._context))
         except Denied as denied:
             return Established({}, str(denied))
         except Exception:
@@ -233,12 +242,20 @@ class _Evaluation:
 
     async def _ask(self, asked: _Asked) -> Established:
         try:
-            return _established(asked, await self._guard(asked.plugin, asked.predicate.establish, self._context))
+            return self._established(asked, await self._guard(asked.plugin, asked.predicate.establish, self._context))
         except Denied as denied:
             return Established({}, str(denied))
         except Exception as error:  # what a guard lets pass: errors of databases and key stores, alerts
             log.warning("plugin %s could not establish predicate %s: %s", asked.plugin, asked.letter, error)
             return Established({}, f"the plugin {asked.plugin} could not tell")
+
+    def _established(self, asked: _Asked, finding: object) -> Established:
+        if not isinstance(finding, Finding):
+            log.error("plugin %s gave no finding for predicate %s, but %s", asked.plugin, asked.letter, type(finding).__name__)
+            return Established({}, f"the plugin {asked.plugin} failed")
+        if finding.on_accept is not None:
+            self.effects.append((asked.plugin, finding.on_accept))
+        return Established(values_of(asked.letter, finding.verdict), finding.reason)
 
     # --- telling
 
@@ -262,10 +279,3 @@ class _Evaluation:
             reason = self._reasons.get(letter.upper(), "" if letter in self._known else "not asked")
             findings.append(f"{letter} {value}" + (f" ({reason})" if reason and not self._known.get(letter) else ""))
         return f"demanded: {origins}; found: {', '.join(findings) or 'nothing asked'}"
-
-
-def _established(asked: _Asked, finding: object) -> Established:
-    if not isinstance(finding, Finding):
-        log.error("plugin %s gave no finding for predicate %s, but %s", asked.plugin, asked.letter, type(finding).__name__)
-        return Established({}, f"the plugin {asked.plugin} failed")
-    return Established(values_of(asked.letter, finding.verdict), finding.reason)
