@@ -123,7 +123,7 @@ class Answers:
             case ChooseClientCredential():
                 return await self._choose_as_client(question)
             case Call():
-                return await self._pool.call(question.who, question.work)
+                return question.work() if question.quick else await self._pool.call(question.who, question.work)
             case SealTicket():
                 return self._pool.seal_ticket(question.state, self._scope())
             case OpenTicket():

@@ -151,9 +151,9 @@ class Handshake(Generic[S]):
         """Put a question to the driver of the connection; raises the TlsError that it refuses with."""
         return await ask(question)
 
-    async def call(self, who: str, work: Callable[[], T]) -> T:
-        """Have plugin code run, which may block; `who` names it for the log."""
-        return await self.ask(Call(who, work))
+    async def call(self, who: str, work: Callable[[], T], *, quick: bool = False) -> T:
+        """Have plugin code run, which may block unless it is `quick`; `who` names it for the log."""
+        return await self.ask(Call(who, work, quick))
 
     async def judge(self, peer: PeerCredential | None, context: bytes = b"") -> None:
         """Ask whether the session may go on with this peer, and remember the peer and the context to store."""

@@ -170,10 +170,12 @@ class Call(Question[T]):
     """Run `work()`, which is a plugin's and may block, and answer with what it returns; refuse with what it raises.
 
     An exception other than TlsError is the plugin's fault: the driver refuses with InternalError and logs it under `who`.
+    `quick` work computes for a millisecond at most and never waits, so that it may be run at once, on the event loop.
     """
 
     who: str
     work: Callable[[], T] = field(compare=False)
+    quick: bool = False
 
 
 AnyQuestion = Question[Any]

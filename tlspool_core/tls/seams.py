@@ -66,7 +66,7 @@ class PeerCredential(Protocol):
     def entries(self) -> Sequence[CertificateEntry]: ...
 
     def verify(self, scheme: int, content: bytes, signature: bytes) -> None:
-        """Verify the peer's proof of possession; called once, with the scheme that the peer chose out of our offer.
+        """Verify the peer's proof of possession; called once, with the scheme that the peer chose out of our offer. Never waits.
 
         `content` is what the RFC of the version says is signed: the 64-space construction in TLS 1.3 (RFC 8446 section 4.4.3),
         all handshake messages in TLS 1.2's CertificateVerify, randoms and parameters in its ServerKeyExchange.

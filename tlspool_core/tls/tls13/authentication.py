@@ -163,6 +163,7 @@ async def read_proof(hs: Handshake[Any], entries: Sequence[CertificateEntry], ex
     await hs.call(
         f"certificate type {expecting.certificate_type}",
         lambda: peer.verify(verify.algorithm, content, verify.signature),
+        quick=True,
     )
     hs.know(peer_signature_scheme=verify.algorithm, quantum_safe_authentication=verify.algorithm in QUANTUM_SAFE_SCHEMES)
     return peer
