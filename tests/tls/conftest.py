@@ -13,6 +13,7 @@ import pytest
 
 from tlspool_core.testing.peers import Answers, Pair, SoftwareCredential, TicketBox, answer_all, software_credential
 from tlspool_core.tls import TlsConnection
+from tlspool_core.tls.channel import Channel
 from tlspool_core.tls.settings import TLS13, ClientSettings, ServerSettings
 
 PATIENCE = 20.0  # seconds until a program under test is given up
@@ -175,3 +176,30 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 @pytest.fixture
 def link() -> type[Link]:
     return Link
+
+
+class TamperChannel(Channel):
+    """A channel whose owner sends other handshake messages than it believes to send."""
+
+    tamper: Callable[[bytes], list[bytes]]
+
+    def queue(self, message: bytes) -> None:
+        for changed in self.tamper(message):
+            super().queue(changed)
+
+
+@pytest.fixture
+def tampering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Callable[[bytes], list[bytes]]], TlsConnection]:
+    """Makes a connection from settings and a function from each of its messages to what is sent instead."""
+
+    def connect(settings: Any, tamper: Callable[[bytes], list[bytes]]) -> TlsConnection:
+        def channel(records: Any, limit: int) -> Channel:
+            made = TamperChannel(records, limit)
+            made.tamper = tamper
+            return made
+
+        with monkeypatch.context() as patch:
+            patch.setattr("tlspool_core.tls.connection.Channel", channel)
+            return TlsConnection(settings)
+
+    return connect
