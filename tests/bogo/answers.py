@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tests.bogo.flags import Flags, Unimplemented
 from tlspool_core.testing.peers import SoftwareCredential, examine
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls import questions as ask
-from tlspool_core.tls.seams import CertificateEntry
+from tlspool_core.tls.seams import CertificateEntry, PeerCredential
 from tlspool_core.tls.settings import ClientSettings, ServerSettings, StoredSession
 from tlspool_core.tls.signatures import schemes_for_key
 
@@ -42,6 +43,18 @@ def pem_chain(path: str) -> tuple[bytes, ...]:
         certificate.public_bytes(serialization.Encoding.DER)
         for certificate in x509.load_pem_x509_certificates(Path(path).read_bytes())
     )
+
+
+@lru_cache(maxsize=4)
+def load_key(path: str) -> Any:
+    """The private key of a PEM file; OpenSSL reads the ones whose encoding is a little short."""
+    data = Path(path).read_bytes()
+    try:
+        return serialization.load_pem_private_key(data, None)
+    except ValueError:
+        return serialization.load_pem_private_key(
+            subprocess.run(["openssl", "pkey"], input=data, capture_output=True, check=True).stdout, None
+        )
 
 
 def versions(flags: Flags) -> tuple[int, ...]:
@@ -100,7 +113,7 @@ def server_settings(flags: Flags, clock: Clock, answers: Answers) -> ServerSetti
     return ServerSettings(
         **common_settings(flags, clock),
         tickets=0 if flags.no_ticket else 2,
-        ocsp_response=(lambda _: flags.ocsp_response) if flags.ocsp_response else None,
+        ocsp_response=(lambda _: flags.ocsp_response) if flags.ocsp_response and not flags.decline_ocsp_callback else None,
     )
 
 
@@ -116,9 +129,9 @@ class Answers:
             ask.ChooseServerCredential: self.choose_server,
             ask.ChooseClientCredential: self.choose_client,
             ask.Sign: lambda q: q.credential.sign(q.scheme, q.content),
-            ask.ExaminePeer: lambda q: examine(q.certificate_type, q.entries),
+            ask.ExaminePeer: self.examine,
             ask.JudgePeer: self.judge,
-            ask.OpenTicket: lambda q: self.tickets.get(q.ticket),
+            ask.OpenTicket: lambda q: None if flags.no_ticket else self.tickets.get(q.ticket),
             ask.SealTicket: self.seal_ticket,
             ask.ExternalPsk: lambda q: None,
             ask.Call: lambda q: q.work(),
@@ -137,11 +150,11 @@ class Answers:
     def credentials(self) -> tuple[SoftwareCredential, ...]:
         """Ours, out of the files that the flags name."""
         flags = self.flags
-        if not flags.cert_file or not flags.key_file:
-            return ()
         if flags.fail_cert_callback:
             raise alerts.InternalError("the flags say so")
-        key = serialization.load_pem_private_key(Path(flags.key_file).read_bytes(), None)
+        if not flags.cert_file or not flags.key_file:
+            return ()
+        key = load_key(flags.key_file)
         extensions = {18: flags.signed_cert_timestamps} if flags.signed_cert_timestamps else {}
         chain = pem_chain(flags.cert_file)
         entries = [CertificateEntry(chain[0], extensions), *(CertificateEntry(data) for data in chain[1:])]
@@ -151,8 +164,10 @@ class Answers:
     def choose_server(self, question: ask.ChooseServerCredential) -> ask.ServerChoice:
         """Present ourselves as the flags say."""
         flags = self.flags
-        if flags.fail_early_callback or flags.fail_ddos_callback:
+        if flags.fail_early_callback:
             raise alerts.HandshakeFailure("the flags say so")
+        if flags.fail_ddos_callback or flags.fail_ocsp_callback:
+            raise alerts.InternalError("the flags say so")
         if flags.reject_alpn:
             raise alerts.NoApplicationProtocol("the flags say so")
         self.check_offer(question.offer)
@@ -184,9 +199,27 @@ class Answers:
 
     def judge(self, question: ask.JudgePeer) -> bytes:
         """Accept anybody, unless the flags say that verification fails."""
-        if self.flags.verify_fail and question.peer is not None and (not question.facts.resumed or self.flags.reverify_on_resume):
-            raise alerts.BadCertificate("the flags say so")
+        flags, facts = self.flags, question.facts
+        if not flags.server and flags.fail_ocsp_callback and flags.use_ocsp_callback:
+            raise alerts.BadCertificateStatusResponse("the flags say so")
+        checks = flags.verify_peer or flags.use_custom_verify_callback
+        if flags.verify_fail and checks and question.peer is not None and (not facts.resumed or flags.reverify_on_resume):
+            kind = alerts.CertificateUnknown if flags.use_custom_verify_callback else alerts.HandshakeFailure
+            raise kind("the flags say so")
         return b""
+
+    def examine(self, question: ask.ExaminePeer) -> PeerCredential:
+        """Parse the certificate, and demand of its key usage what a signature needs."""
+        try:
+            certificate = x509.load_der_x509_certificate(question.entries[0].data)
+            usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+        except x509.ExtensionNotFound:
+            return examine(question.certificate_type, question.entries)
+        except ValueError:
+            raise alerts.DecodeError("no X.509 certificate") from None
+        if not usage.digital_signature:
+            raise alerts.IllegalParameter("the certificate's key is not for signatures")
+        return examine(question.certificate_type, question.entries)
 
     def seal_ticket(self, question: ask.SealTicket) -> bytes | None:
         """Tickets are numbers of entries in our table."""

@@ -68,13 +68,11 @@ class Flags:
     peek_then_read: bool = False
     partial_write: bool = False
     write_different_record_sizes: bool = False
-    max_send_fragment: int = 0
     no_ticket: bool = False
     ticket_key: bytes = b""
     expect_session_miss: bool = False
     expect_no_session: bool = False
     expect_ticket_renewal: bool = False
-    expect_session_id: bool = False
     expect_no_session_id: bool = False
     resumption_delay: int = 0
     expect_extended_master_secret: bool = False
@@ -124,11 +122,9 @@ class Flags:
     forbid_renegotiation_after_handshake: bool = False
     renegotiate_ignore: bool = False
     allow_unknown_alpn_protos: bool = False
-    install_cert_compression_algs: bool = False
     is_handshaker_supported: bool = False
     expect_total_renegotiations: int = 0
     handshake_never_done: bool = False
-    jdk11_workaround: bool = False
 
 
 _KINDS = {f.name: f.type for f in fields(Flags)}
