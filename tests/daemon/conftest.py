@@ -21,12 +21,12 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for toyplugin, which the daemons import too, and for this module
 ROOT = HERE.parent.parent
 _RUN = "import sys, pathlib; from tlspool_core.pool.daemon import serve; serve(pathlib.Path(sys.argv[1]))"
-_INSTALLED = ("x509", "pkcs11", "lmdb", "srp", "openpgp", "kdh", "radius", "rawkey", "ldap")
+INSTALLED = ("x509", "pkcs11", "lmdb", "srp", "openpgp", "kdh", "radius", "rawkey", "ldap")
 
 DEFAULTS = f"""
 [plugins]
 load = ["toyplugin"]
-disabled = {list(_INSTALLED)}
+disabled = {list(INSTALLED)}
 
 [config]
 backend = "memory"
@@ -36,7 +36,9 @@ backend = "memory"
 class DaemonProcess:
     """A daemon; ended at the end of its test."""
 
-    def __init__(self, directory: Path, extra: str = "") -> None:
+    def __init__(self, directory: Path, extra: str = "", *, real: bool = False) -> None:
+        """`extra` is configuration: what stands before a line `---` goes to the top. `real`: with the installed plugins."""
+        self.real = real
         self.directory = directory
         self.path = directory / "tlspool.sock"
         self.log = directory / "log"
@@ -52,7 +54,7 @@ class DaemonProcess:
 
     def configure(self, extra: str) -> None:
         top, _, rest = extra.partition("---\n") if "---\n" in extra else ("", "", extra)
-        self.config.write_text(f'{top}\n[[socket]]\npath = "{self.path}"\n{DEFAULTS}\n{rest}')
+        self.config.write_text(f'{top}\n[[socket]]\npath = "{self.path}"\n{"" if self.real else DEFAULTS}\n{rest}')
 
     @property
     def descriptors(self) -> int:
@@ -88,10 +90,10 @@ def eventually(condition: Callable[[], object], limit: float = 10.0) -> None:
 def _factory(directory: Path) -> Iterator[Callable[..., DaemonProcess]]:
     started: list[DaemonProcess] = []
 
-    def start(extra: str = "") -> DaemonProcess:
+    def start(extra: str = "", *, real: bool = False) -> DaemonProcess:
         own = directory / f"pool{len(started)}"
         own.mkdir()
-        daemon = DaemonProcess(own, extra)
+        daemon = DaemonProcess(own, extra, real=real)
         started.append(daemon)
         daemon.pool.ping()
         return daemon

@@ -103,11 +103,12 @@ def session(number: int, obtained: float) -> StoredSession:
 def test_a_client_uses_a_session_once_newest_first_and_keeps_few() -> None:
     clock = Clock()
     cache = ClientSessions(2, per_key=2, lifetime=100, clock=clock)
-    cache.store("a", [session(n, clock.now) for n in range(3)])
+    cache.store("a", [session(n, clock.now) for n in range(3)], "john@example.com")
     taken = [cache.take("a") for _ in range(3)]
-    assert [s.ticket if s else None for s in taken] == [b"\2", b"\1", None]
+    assert [one.session.ticket if one else None for one in taken] == [b"\2", b"\1", None]
+    assert taken[0] is not None and taken[0].local == "john@example.com"
     for key in "xyz":
-        cache.store(key, [session(1, clock.now)])
+        cache.store(key, [session(1, clock.now)], "")
     assert cache.take("x") is None
     assert cache.take("z") is not None
     clock.now += 101

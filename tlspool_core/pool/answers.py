@@ -40,7 +40,7 @@ from tlspool_core.tls.questions import (
     Sign,
 )
 from tlspool_core.tls.seams import Credential, PeerCredential
-from tlspool_core.tls.settings import ClientSettings, ServerSettings
+from tlspool_core.tls.settings import ClientSettings, ServerSettings, StoredSession
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import StartTlsFlags
 
@@ -65,6 +65,7 @@ class Answers:
         self.failure: WireError | None = None
         self.hint = ""
         self.resumption: Hashable = None
+        self._shown_before: DoNAI | None = None  # in the session that a client resumes
 
     # --- before the first byte -----------------------------------------------------------------------------------------------
 
@@ -85,8 +86,7 @@ class Answers:
                 raise refusal.error from None
             local = self.local
         self.resumption = self.resumption_key() if session.role == "client" else None
-        resumed = pool.client_sessions.take(self.resumption) if self.resumption is not None else None
-        return pool.engine.settings(session, local, remote, resumed)
+        return pool.engine.settings(session, local, remote, self._resume())
 
     # --- the questions -------------------------------------------------------------------------------------------------------
 
@@ -156,11 +156,16 @@ class Answers:
         names = (str(self._client_identity()), request.remoteid, request.service, session.peer_address)
         return (maker.process.uid, flags, self._pool.backend.generation(), *names)
 
-    def _recall_local(self, context: bytes) -> None:
-        """A client that resumes is who it was in the first handshake, if it still may."""
-        self.local = self._pool.identity(context.decode())
-        if self.local is not None and not self._allowed(self.local):
-            raise Refusal(alerts.UserCanceled("local identity"), WireError(ErrorCode.LOCALID_NOT_YOURS))
+    def _resume(self) -> StoredSession | None:
+        """A session to resume, if there is one and the identity that it showed may still be used."""
+        found = self._pool.client_sessions.take(self.resumption) if self.resumption is not None else None
+        if found is None:
+            return None
+        local = self._pool.identity(found.local)
+        if local is not None and not self._allowed(local):
+            return None
+        self._shown_before = local
+        return found.session
 
     # --- our side ------------------------------------------------------------------------------------------------------------
 
@@ -293,11 +298,11 @@ class Answers:
         """Policy first, then site rules."""
         self.peer_type = self._pool.type_of_peer(question.peer)
         if question.facts.resumed and self.local is None:
-            self._recall_local(question.context)
+            self.local = self._shown_before
         self.remote = await judge.judge(self._pool, self._session, self, question)
         if self._pool.site_rules:
             await self._ask_site_rules()
-        return str(self.local or "").encode()
+        return b""
 
     async def _ask_site_rules(self) -> None:
         session = self._session

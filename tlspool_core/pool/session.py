@@ -257,7 +257,7 @@ class Session:
     def store_sessions(self) -> None:
         """Client: keep what may be resumed."""
         if self.resumption is not None and (sessions := self.connection.take_sessions()):
-            self.pool.client_sessions.store(self.resumption, sessions)
+            self.pool.client_sessions.store(self.resumption, sessions, self.local)
 
     def _relay_closed(self, cause: str, octets_in: int, octets_out: int) -> None:
         """The one end of a session that was established."""

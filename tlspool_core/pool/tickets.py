@@ -178,6 +178,14 @@ class TicketKeys:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Resumable:
+    """A session that a client may resume, and the local identity that it showed in it ("" for none)."""
+
+    session: StoredSession
+    local: str
+
+
 class ClientSessions:
     """Sessions to resume as a client, by whatever tells destinations and identities apart; the least recently stored go first."""
 
@@ -186,22 +194,22 @@ class ClientSessions:
         self._per_key = per_key
         self._lifetime = lifetime
         self._clock = clock
-        self._sessions: OrderedDict[Hashable, tuple[StoredSession, ...]] = OrderedDict()
+        self._sessions: OrderedDict[Hashable, tuple[Resumable, ...]] = OrderedDict()
 
-    def take(self, key: Hashable) -> StoredSession | None:
+    def take(self, key: Hashable) -> Resumable | None:
         """The newest session for `key`, which is not kept any longer."""
         kept = self._sessions.pop(key, ())
         if not kept:
             return None
         if len(kept) > 1:
             self._sessions[key] = kept[:-1]
-        return kept[-1] if self._clock() - kept[-1].obtained <= self._lifetime else None
+        return kept[-1] if self._clock() - kept[-1].session.obtained <= self._lifetime else None
 
-    def store(self, key: Hashable, sessions: Sequence[StoredSession]) -> None:
+    def store(self, key: Hashable, sessions: Sequence[StoredSession], local: str) -> None:
         """Keep the newest few."""
         if not self._capacity or not sessions:
             return
-        self._sessions[key] = (*self._sessions.pop(key, ()), *sessions)[-self._per_key :]
+        self._sessions[key] = (*self._sessions.pop(key, ()), *(Resumable(one, local) for one in sessions))[-self._per_key :]
         while len(self._sessions) > self._capacity:
             self._sessions.popitem(last=False)
 
