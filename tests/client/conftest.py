@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from tlspool_core import fdpass
+from tlspool_core.client.blocking import shared
 from tlspool_core.wire.codec import decode, encode
+from tlspool_core.wire.connection import Answered, Asked, Callback, PoolSide, Request
+from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.framing import Assembler
-from tlspool_core.wire.messages import Message, Packet, PlaintextConnect, StartTls
+from tlspool_core.wire.messages import Error, Info, Message, Packet, PlaintextConnect, StartTls
 
 
 class Connection:
@@ -66,10 +69,84 @@ class Connection:
         self.send(reqid, request.echo(localid=localid, remoteid=remoteid))
         return plain
 
-    def hang_up(self) -> None:
-        """Close, and forget what was kept."""
-        self.sock.close()
+    def let_go(self) -> None:
+        """Close the sockets that TLS was to run over."""
         fdpass.close_all(self.kept)
+
+    def hang_up(self) -> None:
+        """Close everything."""
+        self.sock.close()
+        self.let_go()
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    """Copy one direction until its end, and pass that on."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+class NullTls:
+    """A script: a pool whose TLS leaves bytes as they are, and that proves whatever the application hopes for."""
+
+    def __init__(self) -> None:
+        self.remoteid: str | None = None  # None: as asked for
+        self.facts: dict[int, bytes] = {}
+        self.requests: list[StartTls] = []
+
+    def __call__(self, connection: Connection) -> None:
+        side: PoolSide[fdpass.Descriptor] = PoolSide()
+        crypts: dict[Callback, socket.socket] = {}
+        pumps: list[threading.Thread] = []
+        while got := fdpass.receive(connection.sock, side.wanted):
+            if not got.data:
+                break
+            step = side.receive(got.data, got.descriptors)
+            assert not step.replies
+            for event in step.events:
+                match event:
+                    case Asked(exchange, descriptor) if descriptor is not None:
+                        callback, data = side.call_back(exchange, self._proven(exchange.request).ask_plaintext())
+                        crypts[callback] = descriptor.socket()
+                        connection.sock.sendall(data)
+                    case Asked(exchange, _):
+                        connection.sock.sendall(side.answer(exchange, self._fact(exchange.request)))
+                    case Answered(callback, _, descriptor) if descriptor is not None:
+                        connection.sock.sendall(side.answer(callback.exchange, self._proven(callback.exchange.request)))
+                        pumps += bridge(crypts.pop(callback), descriptor.socket())
+                    case other:
+                        raise AssertionError(other)
+        for thread in pumps:
+            thread.join(10)
+
+    def _proven(self, request: Request) -> StartTls:
+        assert isinstance(request, StartTls)
+        if request not in self.requests:
+            self.requests.append(request)
+        return request.echo(remoteid=request.remoteid if self.remoteid is None else self.remoteid)
+
+    def _fact(self, query: Request) -> Info | Error:
+        assert isinstance(query, Info)
+        value = self.facts.get(query.kind)
+        return Error.of(ErrorCode.INFO_NOT_FOUND) if value is None else Info(query.ctlkey, query.kind, value)
+
+
+def bridge(crypt: socket.socket, plain: socket.socket) -> list[threading.Thread]:
+    """Copy both ways until both have ended, then close both."""
+    crypt.setblocking(True)  # the application may have had a time-out on it
+    up = threading.Thread(target=pump, args=(crypt, plain), daemon=True)
+
+    def down() -> None:
+        with crypt, plain:
+            pump(plain, crypt)
+            up.join(10)
+
+    threads = [up, threading.Thread(target=down, daemon=True)]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 Script = Callable[[Connection], None]
@@ -158,6 +235,16 @@ def scripted(no_leak: None, tmp_path: Path) -> Iterator[ScriptedPool]:
     pool = ScriptedPool(tmp_path / "pool.sock")
     yield pool
     pool.finish()
+
+
+@pytest.fixture
+def null_tls(scripted: ScriptedPool, monkeypatch: pytest.MonkeyPatch) -> Iterator[NullTls]:
+    """The process's own pool, with TLS that leaves bytes as they are."""
+    monkeypatch.setenv("TLSPOOL_SOCKET", str(scripted.path))
+    script = NullTls()
+    scripted.play(script)
+    yield script
+    shared().close()
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ import anyio.lowlevel
 
 from tlspool_core.client import facts, options
 from tlspool_core.client.aio_link import Link, Talk, patience
-from tlspool_core.client.errors import PoolUnreachable, PoolVanished, Refused
+from tlspool_core.client.errors import PoolVanished, Refused
 from tlspool_core.client.established import Established
 from tlspool_core.client.reach import Backoff, attempt, plaintext_ends
 from tlspool_core.wire.errors import ErrorCode
@@ -276,9 +276,11 @@ async def _converse(talk: Talk, asked: StartTls, theirs: socket.socket, hook: As
 async def _connect(path: str | os.PathLike[str] | None, limit: float) -> socket.socket:
     """A connected socket; tries again with growing pauses for `limit` seconds. Raises PoolUnreachable."""
     backoff = Backoff(limit)
-    while isinstance(outcome := attempt(path), PoolUnreachable):
+    while True:
+        outcome = attempt(path)
+        if isinstance(outcome, socket.socket):
+            return outcome
         await anyio.sleep(backoff.after(outcome))
-    return outcome
 
 
 # --- one pool per path for the event loop --------------------------------------------------------------------------------------
