@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -96,13 +97,23 @@ def test_frames_that_are_refused(frame: bytes) -> None:
         list(Frames(REPLIES).feed(frame))
 
 
+@given(_message(wire.Sign))
+def test_the_quick_ways_of_a_signature_are_the_same_as_the_general_ones(sign: wire.Sign) -> None:
+    body = wire.build_body(sign)
+    ((_, received),) = Frames(REQUESTS).feed(build(1, sign))
+    assert received == wire.parse(body, wire.Sign) == sign
+    plain = dataclasses.replace(sign, authenticate=0, pin=b"")
+    template = wire.SignTemplate(sign.reference, sign.mechanism, sign.parameters)
+    assert template.body(sign.data) == wire.build_body(plain)
+
+
 def test_what_would_be_too_long_is_not_sent() -> None:
     with pytest.raises(ProtocolError):
         build(1, wire.Value(bytes(wire.MAX_FRAME)))
 
 
 def test_no_message_shows_a_pin_or_a_secret() -> None:
-    for message in (wire.Login(1, 0, b"123456"), wire.Sign(1, 2, (), b"", 1, b"123456"), wire.Value(b"123456")):
+    for message in (wire.Login(1, 0, b"123456"), wire.Sign(1, 2, 1, (), b"", b"123456"), wire.Value(b"123456")):
         assert "123456" not in repr(message)
 
 

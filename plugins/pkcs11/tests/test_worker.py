@@ -65,8 +65,8 @@ def reference(worker: Worker) -> int:
     return reply.objects[0].reference
 
 
-def sign(number: int, **more: Any) -> wire.Sign:
-    return wire.Sign(number, 0x1041, (), b"data", **more)
+def sign(number: int, authenticate: int = 0, pin: bytes = b"") -> wire.Sign:
+    return wire.Sign(number, 0x1041, authenticate, (), b"data", pin)
 
 
 def test_a_signature_reuses_session_and_handle(worker: Worker, library: Any) -> None:

@@ -134,17 +134,22 @@ class WorkerClient:
 
     def send(self, request: wire.Message, limit: float | None = None) -> asyncio.Future[wire.Message]:
         """Send a request; `limit` is how long it may be at the head of the queue, in seconds. Raises WorkerGone."""
+        return self.send_body(request.KIND, wire.build_body(request), limit or self.settings.timeout)
+
+    def send_body(self, kind: int, body: bytes, limit: float) -> asyncio.Future[wire.Message]:
+        """Send a request whose body is made already. Raises WorkerGone."""
         if self.gone:
             raise WorkerGone(self.gone)
         if len(self._pending) >= _MAX_PENDING:
             raise WorkerGone(f"{_MAX_PENDING} requests are waiting already")
-        self._number = (self._number + 1) & 0xFFFFFFFF
+        self._number = number = (self._number + 1) & 0xFFFFFFFF
+        frame = wire.build_frame(number, kind, body)
         answer: asyncio.Future[wire.Message] = self._loop.create_future()
-        self._pending.append(_Pending(self._number, answer, limit or self.settings.timeout))
+        self._pending.append(_Pending(number, answer, limit))
         if len(self._pending) == 1:
             self._head_since = self._loop.time()
             self._watch()
-        self._write(wire.build(self._number, request))
+        self._write(frame)
         return answer
 
     def _write(self, frame: bytes) -> None:

@@ -124,8 +124,20 @@ class _MechanismInfo(ctypes.Structure):
     _fields_ = [("minimum", ULONG), ("maximum", ULONG), ("flags", ULONG)]
 
 
-class _Mechanism(ctypes.Structure):
+class _MechanismStructure(ctypes.Structure):
     _fields_ = [("mechanism", ULONG), ("parameter", ctypes.c_void_p), ("length", ULONG)]
+
+
+class _Mechanism:
+    """CK_MECHANISM with its parameter block, kept where the library finds them."""
+
+    def __init__(self, mechanism: int, parameters: tuple[int, ...]) -> None:
+        self._block = (ULONG * len(parameters))(*parameters)
+        self._structure = _MechanismStructure(mechanism, None, 0)
+        if parameters:
+            self._structure.parameter = ctypes.addressof(self._block)
+            self._structure.length = ctypes.sizeof(self._block)
+        self.address = ctypes.addressof(self._structure)
 
 
 class _Attribute(ctypes.Structure):
@@ -134,6 +146,11 @@ class _Attribute(ctypes.Structure):
 
 class _InitializeArgs(ctypes.Structure):
     _fields_ = [("functions", ctypes.c_void_p * 4), ("flags", ULONG), ("reserved", ctypes.c_void_p)]
+
+
+_ANY = ctypes.CFUNCTYPE(ULONG)
+_SIGN_INIT = ctypes.CFUNCTYPE(ULONG, ULONG, ctypes.c_void_p, ULONG)
+_SIGN = ctypes.CFUNCTYPE(ULONG, ULONG, ctypes.c_char_p, ULONG, ctypes.c_void_p, ctypes.c_void_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +186,18 @@ class Cryptoki:
     def __init__(self, path: str, init_string: str = "") -> None:
         """Load and initialise. Raises OSError (no such library, or not one for this machine) and CryptokiError."""
         self._library = ctypes.CDLL(path)
-        self._functions = self._function_list()
-        # one cache line of state for the hot path: results are written here, and buffers are used again
+        self._address = self._function_list()
+        self._functions: dict[str, Any] = {name: _ANY(address) for name, address in self._address.items()}
+        # the two functions of the hot path: typed, and with buffers that are used again
+        self._sign_init = _SIGN_INIT(self._address["C_SignInit"])
+        self._sign = _SIGN(self._address["C_Sign"])
         self._signature = ctypes.create_string_buffer(8192)
         self._length = ULONG(0)
-        self._mechanisms: dict[tuple[int, tuple[int, ...]], tuple[_Mechanism, Any]] = {}
+        self._length_at = ctypes.addressof(self._length)
+        self._mechanisms: dict[tuple[int, tuple[int, ...]], _Mechanism] = {}
         self._initialize(init_string)
 
-    def _function_list(self) -> dict[str, Any]:
+    def _function_list(self) -> dict[str, int]:
         try:
             get_list = self._library.C_GetFunctionList
         except AttributeError as error:
@@ -186,14 +207,13 @@ class Cryptoki:
         if value != CKR_OK or not table.value:
             raise CryptokiError("C_GetFunctionList", value)
         pointer = ctypes.sizeof(ctypes.c_void_p)
-        prototype = ctypes.CFUNCTYPE(ULONG)
-        functions: dict[str, Any] = {}
+        functions: dict[str, int] = {}
         for name, position in _POSITIONS.items():
             # the version field takes one pointer's room because of alignment
             address = ctypes.c_void_p.from_address(table.value + pointer * (1 + position)).value
             if not address:
                 raise OSError(f"the library has no {name}")
-            functions[name] = prototype(address)
+            functions[name] = address
         return functions
 
     def _initialize(self, init_string: str) -> None:
@@ -319,19 +339,12 @@ class Cryptoki:
     def sign_init(self, session: int, mechanism: int, parameters: tuple[int, ...], handle: int) -> None:
         """C_SignInit; `parameters` are the CK_ULONGs of the mechanism's parameter structure, none for no structure."""
         prepared = self._mechanisms.get((mechanism, parameters)) or self._prepare(mechanism, parameters)
-        value = self._functions["C_SignInit"](ULONG(session), prepared[1], ULONG(handle))
+        value = self._sign_init(session, prepared.address, handle)
         if value != CKR_OK:
             raise CryptokiError("C_SignInit", value)
 
-    def _prepare(self, mechanism: int, parameters: tuple[int, ...]) -> tuple[_Mechanism, Any]:
-        structure = _Mechanism(mechanism, None, 0)
-        if parameters:
-            block = (ULONG * len(parameters))(*parameters)
-            structure.parameter = ctypes.cast(block, ctypes.c_void_p)
-            structure.length = ctypes.sizeof(block)
-            # ctypes does not see the block through the pointer
-            structure.keep = block
-        prepared = (structure, ctypes.byref(structure))
+    def _prepare(self, mechanism: int, parameters: tuple[int, ...]) -> _Mechanism:
+        prepared = _Mechanism(mechanism, parameters)
         if len(self._mechanisms) < 64:
             self._mechanisms[mechanism, parameters] = prepared
         return prepared
@@ -339,7 +352,7 @@ class Cryptoki:
     def sign(self, session: int, data: bytes) -> bytes:
         """C_Sign."""
         self._length.value = len(self._signature)
-        value = self._functions["C_Sign"](ULONG(session), data, ULONG(len(data)), self._signature, ctypes.byref(self._length))
+        value = self._sign(session, data, len(data), self._signature, self._length_at)
         if value != CKR_OK:
             raise CryptokiError("C_Sign", value)
         return ctypes.string_at(self._signature, self._length.value)

@@ -12,7 +12,9 @@ refuses it gets the next one, and that is remembered.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from tlspool_core.api import KeyStoreError
@@ -37,6 +39,7 @@ class Pkcs11Key:
         self._public = found.public()
         self._wanted = _named(found, wanted)
         self._ways = self._possible()
+        self._templates: dict[Way, wire.SignTemplate] = {}
 
     def __repr__(self) -> str:
         return f"<key {self.uri}>"
@@ -66,6 +69,27 @@ class Pkcs11Key:
 
     async def sign(self, scheme: int, content: bytes) -> bytes:
         """Signature of `content` in TLS's encoding. Raises KeyStoreError."""
+        ways = self._ways.get(scheme)
+        if ways and (pending := self._send(ways[0], content)):
+            # the usual case, in which nothing is to be found, logged in to or mended
+            with suppress(WorkerGone, BadSignature):
+                reply = await pending
+                if type(reply) is wire.Value:
+                    return ways[0].finish(reply.value)
+        return await self._sign_with_care(scheme, content)
+
+    def _send(self, way: Way, content: bytes) -> asyncio.Future[wire.Message] | None:
+        """Ask the worker that has the key at hand; None if that needs care."""
+        worker = self._found.worker
+        if self._found.module.present is not worker or self._found.record.flags & wire.OBJECT_ALWAYS_AUTHENTICATE:
+            return None
+        template = self._templates.get(way)
+        if template is None:
+            template = self._templates[way] = wire.SignTemplate(self._found.record.reference, way.mechanism, way.parameters)
+        return worker.send_body(wire.Sign.KIND, template.body(way.prepare(content)), worker.settings.timeout)
+
+    async def _sign_with_care(self, scheme: int, content: bytes) -> bytes:
+        """In any state of worker and token, with every mechanism that might do it. Raises KeyStoreError."""
         ways = self._ways.get(scheme)
         if not ways:
             able = ", ".join(map(scheme_name, self._ways)) or "nothing that TLS knows"
@@ -108,8 +132,7 @@ class Pkcs11Key:
         record, worker = found.record, found.worker
         if record.flags & wire.OBJECT_ALWAYS_AUTHENTICATE:
             return await self._signed_with_pin(found, way, data)
-        reply = await worker.call(wire.Sign(record.reference, way.mechanism, way.parameters, data), wire.Value)
-        return reply.value
+        return (await worker.call(wire.Sign(record.reference, way.mechanism, 0, way.parameters, data), wire.Value)).value
 
     async def _signed_with_pin(self, found: Found, way: Way, data: bytes) -> bytes:
         """For keys with CKA_ALWAYS_AUTHENTICATE: the PIN goes with each signature (PKCS #11 v3.1 section 4.9, CKU_CONTEXT_SPECIFIC)."""
@@ -118,7 +141,7 @@ class Pkcs11Key:
         authenticate = wire.AUTHENTICATE_AT_TOKEN if at_token else wire.AUTHENTICATE_WITH_PIN
 
         async def attempt(pin: bytes | None) -> bytes:
-            request = wire.Sign(record.reference, way.mechanism, way.parameters, data, authenticate, pin or b"")
+            request = wire.Sign(record.reference, way.mechanism, authenticate, way.parameters, data, pin or b"")
             return (await worker.call(request, wire.Value, settings.login_timeout)).value
 
         source = self._lookup.pin_source(found.module, token, self._wanted)
@@ -139,6 +162,7 @@ class Pkcs11Key:
         if self._public and public and self._public.spki != public.spki:
             raise KeyStoreError(f"{self.uri} is another key now than it was: renew the credential that uses it")
         self._found = found[0]
+        self._templates.clear()
         return self._found
 
 

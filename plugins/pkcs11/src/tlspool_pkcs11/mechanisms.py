@@ -47,6 +47,8 @@ MECHANISMS: Final[Mapping[str, int]] = {
 # CK_RSA_PKCS_PSS_PARAMS: hashAlg and mgf
 _PSS_HASH: Final = {"sha256": (0x250, 2), "sha384": (0x260, 3), "sha512": (0x270, 4)}
 
+_HASHES: Final = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+
 # RFC 8017 section 9.2 note 1: DER of DigestInfo up to the digest
 _DIGEST_INFO: Final = {
     "sha256": bytes.fromhex("3031300d060960864801650304020105000420"),
@@ -98,9 +100,9 @@ def scheme_name(code: int) -> str:
     return BY_CODE[code].name if code in BY_CODE else f"0x{code:04x}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Way:
-    """One way to make a signature of a scheme with a key."""
+    """One way to make a signature of a scheme with a key. Two of them are equal if they are the same object."""
 
     mechanism: int
     parameters: tuple[int, ...]
@@ -123,7 +125,7 @@ def _fits(scheme: Scheme, key: PublicKey) -> bool:
     """RFC 8017: the encoded message must have room for the hash, and in PSS for a salt of the same length."""
     if key.kind != "rsa":
         return True
-    digest = hashlib.new(scheme.hash_name).digest_size
+    digest = _HASHES[scheme.hash_name]().digest_size
     octets = (key.bits + 7) // 8
     if scheme.family == "pss":
         return (key.bits + 6) // 8 >= 2 * digest + 2
@@ -140,7 +142,7 @@ def _as_it_is(data: bytes) -> bytes:
 
 
 def _digest(hash_name: str, content: bytes) -> bytes:
-    return hashlib.new(hash_name, content).digest()
+    return _HASHES[hash_name](content).digest()
 
 
 def _ecdsa(scheme: Scheme, key: PublicKey) -> Sequence[Way]:
@@ -186,7 +188,7 @@ def _of_size(size: int, raw: bytes) -> bytes:
 def _pss(scheme: Scheme, key: PublicKey) -> Sequence[Way]:
     name = scheme.hash_name
     # RFC 8446 section 4.2.3: the salt is as long as the digest
-    parameters = (*_PSS_HASH[name], hashlib.new(name).digest_size)
+    parameters = (*_PSS_HASH[name], _HASHES[name]().digest_size)
     finish = partial(_of_size, (key.bits + 7) // 8)
     return (
         Way(MECHANISMS[f"CKM_{name.upper()}_RSA_PKCS_PSS"], parameters, _as_it_is, finish),
@@ -227,7 +229,7 @@ def emsa_pkcs1(hash_name: str, bits: int, content: bytes) -> bytes:
 
 def emsa_pss(hash_name: str, bits: int, content: bytes) -> bytes:
     """EMSA-PSS (RFC 8017 section 9.1.1) for a modulus of `bits`, filled to the modulus's length; MGF1 with the same hash."""
-    size = hashlib.new(hash_name).digest_size
+    size = _HASHES[hash_name]().digest_size
     length = (bits + 6) // 8  # emLen, for emBits = bits - 1
     salt = secrets.token_bytes(size)
     hashed = _digest(hash_name, bytes(8) + _digest(hash_name, content) + salt)
@@ -240,6 +242,6 @@ def emsa_pss(hash_name: str, bits: int, content: bytes) -> bytes:
 
 def _mgf1(hash_name: str, seed: bytes, length: int) -> bytes:
     """MGF1 (RFC 8017 appendix B.2.1)."""
-    size = hashlib.new(hash_name).digest_size
+    size = _HASHES[hash_name]().digest_size
     blocks = range((length + size - 1) // size)
     return b"".join(_digest(hash_name, seed + counter.to_bytes(4, "big")) for counter in blocks)[:length]

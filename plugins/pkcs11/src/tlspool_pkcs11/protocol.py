@@ -32,6 +32,10 @@ _NUMBERS = {letter: struct.Struct(f"!{letter}") for letter in "BHIQ"}
 MAX_FRAME = 4 * 1024 * 1024
 MAX_LIST = 4096
 
+_NO_BYTES = _LENGTH.pack(0)
+# the first fields of Sign, and the count of its parameters
+_SIGN = struct.Struct("!IQBI")
+
 
 class ProtocolError(Exception):
     """The other end of the socket pair sent something that is not the protocol."""
@@ -178,12 +182,12 @@ class Sign(Message):
     """
 
     KIND: ClassVar[int] = 9
-    LAYOUT: ClassVar[tuple[Any, ...]] = ("I", "Q", "q", "b", "B", "b")
+    LAYOUT: ClassVar[tuple[Any, ...]] = ("I", "Q", "B", "q", "b", "b")
     reference: int
     mechanism: int
+    authenticate: int
     parameters: tuple[int, ...]
     data: bytes
-    authenticate: int = 0
     pin: bytes = field(repr=False, default=b"")
 
 
@@ -252,15 +256,38 @@ def _build_fields(message: Message, out: list[bytes]) -> None:
                 _build_fields(record, out)
 
 
-def build(number: int, message: Message) -> bytes:
-    """The frame of a message. Raises ProtocolError if it would be longer than the other side accepts."""
-    out: list[bytes] = [b""]
+def build_body(message: Message) -> bytes:
+    """The fields of a message, without a head."""
+    out: list[bytes] = []
     _build_fields(message, out)
-    length = HEAD.size - 4 + sum(map(len, out))
+    return b"".join(out)
+
+
+def build_frame(number: int, kind: int, body: bytes) -> bytes:
+    """A frame around a body. Raises ProtocolError if it would be longer than the other side accepts."""
+    length = HEAD.size - 4 + len(body)
     if length > MAX_FRAME:
         raise ProtocolError(f"a message of {length} bytes is too long")
-    out[0] = HEAD.pack(length, message.KIND, number)
-    return b"".join(out)
+    return HEAD.pack(length, kind, number) + body
+
+
+def build(number: int, message: Message) -> bytes:
+    """The frame of a message. Raises ProtocolError if it would be longer than the other side accepts."""
+    return build_frame(number, message.KIND, build_body(message))
+
+
+class SignTemplate:
+    """The body of `Sign` for one key and mechanism, in which only the data differs from one signature to the next."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self, reference: int, mechanism: int, parameters: tuple[int, ...]) -> None:
+        # without the lengths of data and PIN, which are empty here
+        self._before = build_body(Sign(reference, mechanism, 0, parameters, b""))[: -2 * _LENGTH.size]
+
+    def body(self, data: bytes) -> bytes:
+        """The same as `build_body(Sign(...))` with this data."""
+        return b"".join((self._before, _LENGTH.pack(len(data)), data, _NO_BYTES))
 
 
 class _Reader:
@@ -312,6 +339,23 @@ class _Reader:
         return kind(*[self.value(letter) for letter in kind.LAYOUT])
 
 
+def _parse_sign(body: bytes) -> Sign:
+    """`Sign` in one go, as it is parsed for each signature."""
+    try:
+        reference, mechanism, authenticate, count = _SIGN.unpack_from(body)
+        if count > MAX_LIST:
+            raise ProtocolError(f"a list of {count} elements is too long")
+        parameters = struct.unpack_from(f"!{count}Q", body, _SIGN.size) if count else ()
+        at = _SIGN.size + 8 * count
+        end = at + 4 + _LENGTH.unpack_from(body, at)[0]
+        pin = body[end + 4 :]
+        if _LENGTH.unpack_from(body, end)[0] != len(pin):
+            raise ProtocolError("Sign is longer or shorter than its fields")
+    except struct.error as error:
+        raise ProtocolError("a field reaches beyond its frame") from error
+    return Sign(reference, mechanism, authenticate, parameters, body[at + 4 : end], pin)
+
+
 def parse(body: bytes, kind: type[_M]) -> _M:
     """One message out of exactly the bytes of its body. Raises ProtocolError."""
     reader = _Reader(body)
@@ -319,6 +363,12 @@ def parse(body: bytes, kind: type[_M]) -> _M:
     if reader.at != len(body):
         raise ProtocolError(f"{len(body) - reader.at} bytes left over in {kind.__name__}")
     return message
+
+
+def _parse_kind(kind: int, body: bytes, direction: dict[int, type[Message]]) -> Message:
+    if kind not in direction:
+        raise ProtocolError(f"message kind {kind} is unknown in this direction")
+    return _parse_sign(body) if kind == Sign.KIND else parse(body, direction[kind])
 
 
 class Frames:
@@ -331,6 +381,12 @@ class Frames:
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, Message]]:
         """All messages that are complete now, with their request numbers. Raises ProtocolError; the stream is then unusable."""
         buffer = self._buffer
+        if not buffer and len(data) >= HEAD.size:
+            # nearly always exactly one frame arrives, which needs no buffer
+            length, kind, number = HEAD.unpack_from(data)
+            if len(data) == 4 + length:
+                yield number, _parse_kind(kind, bytes(data[HEAD.size :]), self._direction)
+                return
         buffer += data
         at = 0
         try:
@@ -340,12 +396,10 @@ class Frames:
                     raise ProtocolError(f"a frame of {length} bytes")
                 if len(buffer) - at < 4 + length:
                     break
-                if kind not in self._direction:
-                    raise ProtocolError(f"message kind {kind} is unknown in this direction")
                 body = bytes(buffer[at + HEAD.size : at + 4 + length])
                 # what was read may hold a PIN: it does not linger in the buffer
                 buffer[at : at + 4 + length] = bytes(4 + length)
                 at += 4 + length
-                yield number, parse(body, self._direction[kind])
+                yield number, _parse_kind(kind, body, self._direction)
         finally:
             del buffer[:at]
