@@ -202,6 +202,11 @@ def validity_fault(certificate: x509.Certificate, now: datetime) -> str:
     return ""
 
 
+def serial_fault(certificate: x509.Certificate) -> str:
+    """RFC 5280 section 4.1.2.2 wants a positive serial number."""
+    return "" if certificate.serial_number > 0 else "a serial number that is not positive"
+
+
 def utc_now() -> datetime:
     """Now, with its time zone."""
     return datetime.now(UTC)

@@ -12,7 +12,6 @@ domain.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -24,7 +23,8 @@ from tlspool_core.api import DoNAI, InvalidIdentity
 SMTP_UTF8_MAILBOX = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")  # RFC 9598 section 3
 MAX_IDENTITIES = 100  # of one certificate; those beyond are not looked at
 
-_HOST_LIKE = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|[^\s@/]+\.[^\s@/]*[^\s@/.]")
+_ADDRESS_LIKE = re.compile(r"0[xX][0-9A-Fa-f]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*|[0-9]+(?:\.[0-9]+){3}")
+_DOMAIN_LIKE = re.compile(r"[^\s@/]+\.[^\s@/]*[^\s@/.]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +111,32 @@ def _shortened(text: str, limit: int = 120) -> str:
 def common_name_fault(certificate: x509.Certificate) -> str:
     """Why the common name contradicts subjectAltName; "" if it does not.
 
-    It names nobody here, but other software and people still go by it. So where it reads as a host it has to be a verbatim copy of
-    an alternative name (CA/Browser Forum requirements section 7.1.4.3).
+    It names nobody here, but other software and people still go by it. So one that reads as an address has to be the text of an
+    address that is an alternative name, and one that reads as a domain has to be an alternative name or a parent of one (after
+    the CA/Browser Forum's requirements, section 7.1.4.3, which are stricter). A certificate without domains may call itself what
+    it likes.
     """
     for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
         value = attribute.value
-        if isinstance(value, str) and _HOST_LIKE.fullmatch(value) and value not in _written_names(certificate):
-            return f"the common name {_shortened(value)} reads as a host, but is none of the alternative names"
+        if isinstance(value, str) and not _agrees(value, certificate):
+            return f"the common name {_shortened(value)} reads as a host, but is not among the alternative names"
     return ""
 
 
-def _written_names(certificate: x509.Certificate) -> set[str]:
+def _agrees(value: str, certificate: x509.Certificate) -> bool:
+    if _ADDRESS_LIKE.fullmatch(value):
+        return value in _addresses(certificate)
+    hosts = [host.lower() for host in Names.of(certificate).hosts]
+    if not hosts or not _DOMAIN_LIKE.fullmatch(value):
+        return True
+    value = value.lower()
+    return any(host == value or host.endswith(f".{value}") for host in hosts)
+
+
+def _addresses(certificate: x509.Certificate) -> list[str]:
+    """Addresses of subjectAltName in their canonical text (RFC 5952)."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return set()
-    addresses = names.get_values_for_type(x509.IPAddress)
-    hosts = {str(address) for address in addresses if isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address)}
-    return hosts | set(names.get_values_for_type(x509.DNSName))
+        return []
+    return [str(address) for address in names.get_values_for_type(x509.IPAddress)]

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 The search for a path, signatures, validity, name constraints and path lengths are `cryptography.x509.verification`'s, which bounds
 its own work.  Before it, certificates are sifted by what it does not look at: keys and algorithms of end certificates, serial
-numbers.  After it, the names that it does not know are held against the name constraints (`constraints`).
+numbers, key identifiers.  After it, the names that it does not know are held against the name constraints (`constraints`).  What
+it does not take at all goes through `surrogates`.
 
 An end certificate that is itself an anchor needs no path: whoever put it into the trust database meant this very certificate.
 """
@@ -22,11 +23,12 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from tlspool_core.api import Role
 from tlspool_x509.anchors import Anchor
-from tlspool_x509.certificates import der_of, issued_by, roles_of, validity_fault
+from tlspool_x509.certificates import authority_key_id, der_of, issued_by, roles_of, serial_fault, subject_key_id, validity_fault
 from tlspool_x509.constraints import constraint_fault
 from tlspool_x509.keys import key_fault, public_key_of, signature_fault
 from tlspool_x509.names import title
 from tlspool_x509.rules import CA_POLICY, END_POLICY
+from tlspool_x509.surrogates import Surrogates, needs_surrogates
 
 MAX_DEPTH = 8  # intermediates between end certificate and anchor
 
@@ -73,13 +75,15 @@ def find_path(
     for anchor in anchors:
         if anchor.certificate == leaf:
             return Path((leaf,), anchor)
-    _check_issued(leaf)
-    usable = [one for one in chain[1:] if not _issuer_fault(one)]
-    trusted = {der_of(anchor.certificate): anchor for anchor in anchors if not key_fault(public_key_of(anchor.certificate))}
-    if not trusted:
-        raise Untrusted(_without_anchor(chain))
+    if fault := _issued_fault(leaf):
+        raise Untrusted(f"{title(leaf)}: {fault}")
+    usable = [one for one in chain[1:] if not _intermediate_fault(one)]
+    trusted = {der_of(anchor.certificate): anchor for anchor in anchors}
+    candidates = [anchor.certificate for anchor in anchors if not key_fault(public_key_of(anchor.certificate))]
+    if not candidates:
+        raise Untrusted(_without_anchor(chain, anchors))
     try:
-        found = _verify(leaf, usable, [anchor.certificate for anchor in trusted.values()], role, now, max_depth)
+        found = _search(leaf, usable, candidates, _builder(role, now, max_depth))
     except VerificationError as error:
         raise Untrusted(f"{title(leaf)}: {_plain(str(error))}") from None
     path = Path(tuple(found), trusted[der_of(found[-1])])
@@ -88,17 +92,25 @@ def find_path(
     return path
 
 
-def _verify(
-    leaf: x509.Certificate,
-    intermediates: list[x509.Certificate],
-    anchors: list[x509.Certificate],
-    role: Role,
-    now: datetime,
-    max_depth: int,
+def _builder(role: Role, now: datetime, max_depth: int) -> PolicyBuilder:
+    builder = PolicyBuilder().time(now).max_chain_depth(max_depth)
+    return builder.extension_policies(ca_policy=CA_POLICY[role], ee_policy=END_POLICY[role])
+
+
+def _search(
+    leaf: x509.Certificate, intermediates: list[x509.Certificate], anchors: list[x509.Certificate], builder: PolicyBuilder
 ) -> list[x509.Certificate]:
-    builder = PolicyBuilder().store(Store(anchors)).time(now).max_chain_depth(max_depth)
-    builder = builder.extension_policies(ca_policy=CA_POLICY[role], ee_policy=END_POLICY[role])
-    return builder.build_client_verifier().verify(leaf, intermediates).chain
+    """A path as the verifier finds it, where needed among surrogates. Raises VerificationError."""
+    if not needs_surrogates([*intermediates, *anchors]):
+        return builder.store(Store(anchors)).build_client_verifier().verify(leaf, intermediates).chain
+    try:
+        surrogates = Surrogates(leaf, intermediates, anchors)
+    except (ValueError, TypeError, NotImplementedError) as error:  # names or extensions that can be read, but not be written
+        raise VerificationError(f"a certificate cannot be rebuilt for verification: {error}") from None
+    if surrogates.leaf is None:
+        raise VerificationError("no certificate of its issuer verifies its signature")
+    verifier = builder.store(Store(surrogates.anchors)).build_client_verifier()
+    return [surrogates.original(one) for one in verifier.verify(surrogates.leaf, surrogates.intermediates).chain]
 
 
 def check_end(leaf: x509.Certificate, role: Role, now: datetime) -> None:
@@ -107,23 +119,26 @@ def check_end(leaf: x509.Certificate, role: Role, now: datetime) -> None:
         raise Untrusted(f"{title(leaf)} {fault}")
     if not roles_of(leaf) & role:
         raise Untrusted(f"{title(leaf)}: extendedKeyUsage does not allow use as a TLS {_WORDS[role]}")
-    if fault := key_fault(public_key_of(leaf)):
+    if fault := serial_fault(leaf) or key_fault(public_key_of(leaf)):
         raise Untrusted(f"{title(leaf)} has {fault}")
 
 
-def _check_issued(leaf: x509.Certificate) -> None:
-    if fault := signature_fault(leaf):
-        raise Untrusted(f"{title(leaf)} is {fault}")
-    if leaf.serial_number <= 0:  # RFC 5280 section 4.1.2.2
-        raise Untrusted(f"{title(leaf)} has no positive serial number")
+def _issued_fault(certificate: x509.Certificate) -> str:
+    """What speaks against a certificate that needs an issuer, as far as it shows by itself; "" if nothing."""
+    return serial_fault(certificate) or key_fault(public_key_of(certificate)) or signature_fault(certificate)
 
 
-def _issuer_fault(certificate: x509.Certificate) -> str:
-    return key_fault(public_key_of(certificate)) or signature_fault(certificate)
+def _intermediate_fault(certificate: x509.Certificate) -> str:
+    """Beside that, RFC 5280 sections 4.2.1.1 and 4.2.1.2 want both key identifiers."""
+    if subject_key_id(certificate) is None or authority_key_id(certificate.extensions) is None:
+        return "an intermediate certificate without key identifiers"
+    return _issued_fault(certificate)
 
 
-def _without_anchor(chain: Sequence[x509.Certificate]) -> str:
-    """Names the issuer whose certificate would have to be an anchor."""
+def _without_anchor(chain: Sequence[x509.Certificate], refused: Sequence[Anchor]) -> str:
+    """Names the issuer whose certificate would have to be an anchor, or says why that is not accepted."""
+    for anchor in refused:
+        return f"{title(chain[0])}: the trust anchor {title(anchor.certificate)} has {key_fault(public_key_of(anchor.certificate))}"
     top = chain[0]
     for _ in chain:
         above = next((one for one in chain[1:] if one is not top and issued_by(top, one)), None)
