@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
 from tlspool_core.tls.alerts import BadSignature, InsufficientSecurity, InternalError, WrongScheme
-from tlspool_core.tls.enums import SchemeCode
+from tlspool_core.tls.enums import NamedGroup, SchemeCode
 from tlspool_core.tls.seams import CertificateEntry, SignatureScheme
 from tlspool_core.tls.settings import TLS12, TLS13, Settings
 
@@ -100,6 +100,12 @@ _MAKERS: Final[Mapping[int, _Maker]] = {
 
 CORE_SCHEMES: Final[Mapping[int, SignatureScheme]] = {code: maker.row for code, maker in _MAKERS.items()}
 DEFAULT_SCHEMES: Final = tuple(CORE_SCHEMES)
+# the curve of an ECDSA key by the scheme of TLS 1.3 that it makes
+CURVES: Final[Mapping[int, int]] = {
+    SchemeCode.ECDSA_SECP256R1_SHA256: NamedGroup.SECP256R1,
+    SchemeCode.ECDSA_SECP384R1_SHA384: NamedGroup.SECP384R1,
+    SchemeCode.ECDSA_SECP521R1_SHA512: NamedGroup.SECP521R1,
+}
 QUANTUM_SAFE_SCHEMES: Final = frozenset((SchemeCode.MLDSA44, SchemeCode.MLDSA65, SchemeCode.MLDSA87))
 
 
@@ -165,11 +171,11 @@ def verify(key: object, scheme: int, content: bytes, signature: bytes, *, versio
         raise BadSignature(f"signature of scheme {maker.row.name} does not verify") from None
 
 
-_CURVES: Final = frozenset(maker.curve for maker in _MAKERS.values() if maker.curve)
+_CURVE_NAMES: Final = frozenset(maker.curve for maker in _MAKERS.values() if maker.curve)
 
 
 def _check_curve(curve: str, maker: _Maker, version: int) -> None:
-    if curve not in _CURVES or (version >= TLS13 and curve != maker.curve):
+    if curve not in _CURVE_NAMES or (version >= TLS13 and curve != maker.curve):
         raise WrongScheme(f"{maker.row.name} does not go with a key on {curve}")
 
 

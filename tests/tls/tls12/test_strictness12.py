@@ -318,7 +318,7 @@ def test_bad_client_point(make: Any, flight: Any, point: bytes) -> None:
 
 def test_a_group_that_was_not_offered(make: Any, flight: Any) -> None:
     """Signed by the server itself, so it is the client's own check that refuses."""
-    pair = ordinary(make, client=make.client(groups=(0x17,)))
+    pair = ordinary(make, client=make.client(groups=(0x17,)), server=make.server(groups=(0x18,)))
     pair.to_server = flight.edit_hello(ClientHello, lambda hello: hello.extensions.__setitem__(10, b"\0\2\0\x18"))
     check_refused(pair, alerts.UnofferedChoice)
 

@@ -18,7 +18,7 @@ from tlspool_core.tls.negotiation import choose_credential, schemes_in
 from tlspool_core.tls.questions import ClientAuth, ServerChoice
 from tlspool_core.tls.seams import CertificateEntry, CipherSuite, KeyExchange
 from tlspool_core.tls.settings import TLS12, ServerSettings
-from tlspool_core.tls.signatures import schemes_for
+from tlspool_core.tls.signatures import CURVES, schemes_for
 from tlspool_core.tls.suites import enabled_suites
 from tlspool_core.tls.tls12.authentication import Showing
 from tlspool_core.tls.tls12.client_offer import ClientOffer
@@ -56,65 +56,75 @@ def suites_in_common(settings: ServerSettings, offer: ClientOffer) -> dict[int, 
 
 
 def choose_terms(settings: ServerSettings, offer: ClientOffer, choice: ServerChoice, suites: dict[int, CipherSuite]) -> Terms:
-    """Raises NoSuiteInCommon, NoGroupInCommon, NoCredential, NoSchemeInCommon or NoCertificateTypeInCommon, whichever says why."""
-    exchanges = exchanges_for(settings)
+    """Raises NoSuiteInCommon, NoGroupInCommon, NoCredential, NoSchemeInCommon or NoCertificateTypeInCommon, whichever says why.
+
+    A credential on a curve that the client did not list comes last: RFC 8422 section 5.1 forbids it, yet some clients take it.
+    """
+    chooser = _Chooser(settings, offer, choice)
     refusal: TlsError | None = None
-    for suite in suites.values():
-        try:
-            return _terms(settings, offer, choice, suite, exchanges)
-        except (HandshakeFailure, NoCertificateTypeInCommon) as reason:
-            refusal = refusal or reason
+    for any_curve in (False, True):
+        for suite in suites.values():
+            try:
+                return chooser.terms(suite, any_curve=any_curve)
+            except (HandshakeFailure, NoCertificateTypeInCommon) as reason:
+                refusal = refusal or reason
     raise refusal or NoSuiteInCommon(f"none of {len(offer.hello.cipher_suites)} cipher suites")
 
 
-def _terms(
-    settings: ServerSettings, offer: ClientOffer, choice: ServerChoice, suite: CipherSuite, exchanges: dict[str, KeyExchange]
-) -> Terms:
-    exchange = exchanges.get(suite.key_exchange)
-    if exchange is None or not exchange.usable(offer.hello.extensions):
-        raise NoGroupInCommon(f"key exchange {suite.key_exchange} is not possible with this client")
-    if suite.authentication:
-        showing = _showing(settings, offer, choice, suite)
-        own = showing.credential
-        requested = _client_type(settings, offer, choice, own.certificate_type)
-        return Terms(suite, exchange, showing, own.certificate_type, own.entries, requested)
-    if suite.client_certificate_type is not None:
-        return _unsigned_terms(settings, offer, choice, suite, exchange, suite.client_certificate_type)
-    return Terms(suite, exchange)
+class _Chooser:
+    """What is common to the tries of all suites."""
 
+    def __init__(self, settings: ServerSettings, offer: ClientOffer, choice: ServerChoice) -> None:
+        self._offer = offer
+        self._choice = choice
+        self._own_types = [kind for kind in settings.own_certificate_types if kind in offer.server_types]
+        self._peer_types = [kind for kind in settings.peer_certificate_types if kind in offer.client_types]
+        self._exchanges = exchanges_for(settings)
+        self._table = schemes_for(settings)
+        self._schemes = schemes_in(settings, TLS12, offer.get(Ext.SIGNATURE_ALGORITHMS, ()))
 
-def _unsigned_terms(
-    settings: ServerSettings, offer: ClientOffer, choice: ServerChoice, suite: CipherSuite, exchange: KeyExchange, kind: int
-) -> Terms:
-    """A suite whose key exchange draws on a client certificate of one type; ours is of that type too, and may be empty."""
-    if kind not in offer.client_types or kind not in settings.peer_certificate_types:
-        raise NoCertificateTypeInCommon(f"{suite.name} needs a client certificate of type {kind}")
-    if kind not in offer.server_types or kind not in settings.own_certificate_types:
-        return Terms(suite, exchange, None, CertificateType.X509, (), kind)
-    shown = next((credential.entries for credential in choice.credentials if credential.certificate_type == kind), ())
-    return Terms(suite, exchange, None, kind, shown, kind)
+    def terms(self, suite: CipherSuite, *, any_curve: bool) -> Terms:
+        """All that one suite needs, or the reason why it is not possible."""
+        exchange = self._exchanges.get(suite.key_exchange)
+        if exchange is None or not exchange.usable(self._offer.hello.extensions):
+            raise NoGroupInCommon(f"key exchange {suite.key_exchange} is not possible with this client")
+        if suite.authentication:
+            showing = self._showing(suite.authentication, any_curve)
+            own = showing.credential
+            return Terms(suite, exchange, showing, own.certificate_type, own.entries, self._client_type(own.certificate_type))
+        if suite.client_certificate_type is not None:
+            return self._unsigned(suite, exchange, suite.client_certificate_type)
+        return Terms(suite, exchange)
 
+    def _showing(self, authentication: str, any_curve: bool) -> Showing:
+        """A credential with a scheme that goes with the suite."""
+        groups = self._offer.groups
+        fitting = [code for code in self._schemes if self._table[code].authentication == authentication]
+        if not any_curve:
+            fitting = [code for code in fitting if code not in CURVES or CURVES[code] in groups]
+        return Showing(*choose_credential(self._choice.credentials, self._own_types, frozenset(fitting)))
 
-def _showing(settings: ServerSettings, offer: ClientOffer, choice: ServerChoice, suite: CipherSuite) -> Showing:
-    """A credential with a scheme that goes with the suite."""
-    table = schemes_for(settings)
-    usable = schemes_in(settings, TLS12, offer.get(Ext.SIGNATURE_ALGORITHMS, ()))
-    fitting = frozenset([code for code in usable if table[code].authentication == suite.authentication])
-    types = [kind for kind in settings.own_certificate_types if kind in offer.server_types]
-    return Showing(*choose_credential(choice.credentials, types, fitting))
+    def _unsigned(self, suite: CipherSuite, exchange: KeyExchange, kind: int) -> Terms:
+        """A suite whose key exchange draws on a client certificate of one type; ours is of that type too, and may be empty."""
+        if kind not in self._peer_types:
+            raise NoCertificateTypeInCommon(f"{suite.name} needs a client certificate of type {kind}")
+        if kind not in self._own_types:
+            return Terms(suite, exchange, None, CertificateType.X509, (), kind)
+        shown = next((credential.entries for credential in self._choice.credentials if credential.certificate_type == kind), ())
+        return Terms(suite, exchange, None, kind, shown, kind)
 
+    def _client_type(self, own_type: int) -> int | None:
+        """The certificate type to request of the client, None for no request (RFC 7250 section 4.2).
 
-def _client_type(settings: ServerSettings, offer: ClientOffer, choice: ServerChoice, own_type: int) -> int | None:
-    """The certificate type to request of the client, None for no request (RFC 7250 section 4.2).
-
-    With the older cert_type both sides use one type. Raises NoCertificateTypeInCommon where a certificate is demanded.
-    """
-    if choice.client_auth is ClientAuth.NONE:
+        With the older cert_type both sides use one type. Raises NoCertificateTypeInCommon where a certificate is demanded.
+        """
+        choice = self._choice
+        if choice.client_auth is ClientAuth.NONE:
+            return None
+        types: Sequence[int] = (own_type,) if self._offer.cert_type else self._offer.client_types
+        for kind in choice.client_certificate_types:
+            if kind in types:
+                return kind
+        if choice.client_auth is ClientAuth.REQUIRE:
+            raise NoCertificateTypeInCommon("no certificate type for the client in common")
         return None
-    types: Sequence[int] = (own_type,) if offer.cert_type else offer.client_types
-    for kind in choice.client_certificate_types:
-        if kind in types:
-            return kind
-    if choice.client_auth is ClientAuth.REQUIRE:
-        raise NoCertificateTypeInCommon("no certificate type for the client in common")
-    return None
