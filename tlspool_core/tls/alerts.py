@@ -290,8 +290,16 @@ class EmptyRecord(UnexpectedMessage):
     """A record without content where RFC 8446 section 5.1 or 5.4 forbids it."""
 
 
+class DuplicateExtensionInAnswer(IllegalParameter):
+    """Two extensions of one type in HelloRetryRequest or NewSessionTicket; the RFC names no alert, and this is the usual one."""
+
+
 class MalformedAlert(DecodeError):
-    """An alert is not exactly two bytes (RFC 8446 section 5.1)."""
+    """An alert is not exactly two bytes (RFC 8446 section 5.1), or is a warning that TLS 1.3 does not have (section 6)."""
+
+
+class UnknownAlertLevel(IllegalParameter):
+    """An alert is neither warning nor fatal."""
 
 
 # --- finer reasons: order ------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from tlspool_core.tls.alerts import (
     InterleavedRecord,
     MalformedAlert,
     TooManyWarnings,
+    UnknownAlertLevel,
 )
 from tlspool_core.tls.enums import ContentType, HandshakeType
 from tlspool_core.tls.protection import Buffer, Protection
@@ -131,7 +132,7 @@ class Channel:
                 return
             raise MalformedAlert(f"warning alert {description} in TLS 1.3")
         if level != AlertLevel.FATAL:
-            raise MalformedAlert(f"alert level {level}")
+            raise UnknownAlertLevel(f"alert level {level}")
         raise AlertReceived(description)
 
     @property

@@ -34,8 +34,6 @@ def _selected_version(settings: ClientSettings, hello: ServerHello) -> int:
         version = parse_u16(selected)
         if version != TLS13:
             raise IllegalParameter(f"supported_versions selects 0x{version:04x}")
-        if hello.legacy_version != TLS12:
-            raise IllegalParameter(f"legacy_version 0x{hello.legacy_version:04x} in TLS 1.3")
         return version
     if hello.legacy_version != TLS12 or TLS12 not in settings.versions:
         raise NoVersionInCommon(f"the server selects 0x{hello.legacy_version:04x}")

@@ -51,7 +51,7 @@ def build_u16s(values: Iterable[int]) -> bytes:
 
 
 def parse_u16s8(content: bytes) -> tuple[int, ...]:
-    """supported_versions (RFC 8446 section 4.2.1), compress_certificate (RFC 8879 section 3)."""
+    """supported_versions, RFC 8446 section 4.2.1."""
     reader = Reader(content)
     values = reader.u16s8()
     reader.finish()
@@ -60,6 +60,14 @@ def parse_u16s8(content: bytes) -> tuple[int, ...]:
 
 def build_u16s8(values: Iterable[int]) -> bytes:
     return vector8(u16s(values))
+
+
+def parse_compression_algorithms(content: bytes) -> tuple[int, ...]:
+    """compress_certificate, RFC 8879 section 3."""
+    algorithms = parse_u16s8(content)
+    if len(frozenset(algorithms)) < len(algorithms):
+        raise IllegalParameter("compress_certificate names an algorithm twice")
+    return algorithms
 
 
 def parse_u8s(content: bytes) -> bytes:
@@ -287,10 +295,11 @@ def parse_offered_psks(content: bytes) -> OfferedPsks:
     found = []
     while identities:
         found.append((identities.vector16(1), identities.u32()))
-    binders = reader.reader16(33)
+    binders = reader.reader16(2)
     proofs = []
     while binders:
-        proofs.append(binders.vector8(32))
+        # the RFC's minimum is 32, but no shorter one can match: it is refused as wrong where it is looked at
+        proofs.append(binders.vector8(1))
     reader.finish()
     if len(found) != len(proofs):
         raise IllegalParameter(f"{len(found)} PSK identities and {len(proofs)} binders")

@@ -171,7 +171,10 @@ CORE_ROWS: tuple[ExtensionRow, ...] = (
     ),
     ExtensionRow(
         Ext.COMPRESS_CERTIFICATE,
-        {Place.CLIENT_HELLO: contents.parse_u16s8, Place.CERTIFICATE_REQUEST: contents.parse_u16s8},
+        {
+            Place.CLIENT_HELLO: contents.parse_compression_algorithms,
+            Place.CERTIFICATE_REQUEST: contents.parse_compression_algorithms,
+        },
     ),
     ExtensionRow(
         Ext.RECORD_SIZE_LIMIT,

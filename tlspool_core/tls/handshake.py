@@ -187,6 +187,7 @@ class Handshake(Generic[S]):
         self.know(version=version)
         self.channel.records.version = version
         if version == TLS13:
+            self.know(extended_master_secret=True)  # what RFC 7627 brought to TLS 1.2 is always so in TLS 1.3
             self.channel.strict_alerts = True
             self.channel.records.change_cipher_spec = CcsRule.DROP
 

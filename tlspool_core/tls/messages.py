@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
 
-from tlspool_core.tls.alerts import DuplicateExtension
+from tlspool_core.tls.alerts import DuplicateExtension, DuplicateExtensionInAnswer, TlsError
 from tlspool_core.tls.codec import Reader, u8, u16, u16s, vector8, vector16
 from tlspool_core.tls.enums import HandshakeType, name_of
 
@@ -44,14 +44,14 @@ def frame(handshake_type: int, body: bytes) -> bytes:
     return bytes((handshake_type,)) + len(body).to_bytes(3, "big") + body
 
 
-def parse_extensions(reader: Reader) -> Extensions:
-    """Extension extensions<0..2^16-1>; refuses duplicates (RFC 8446 section 4.2)."""
+def parse_extensions(reader: Reader, duplicate: type[TlsError] = DuplicateExtension) -> Extensions:
+    """Extension extensions<0..2^16-1>; refuses duplicates (RFC 8446 section 4.2) with a `duplicate`."""
     block = reader.reader16()
     found: Extensions = {}
     while block:
         code = block.u16()
         if code in found:
-            raise DuplicateExtension(f"extension {code}")
+            raise duplicate(f"extension {code}")
         found[code] = block.vector16()
     return found
 
@@ -126,7 +126,8 @@ class ServerHello:
         session_id = reader.vector8(0, 32)
         suite = reader.u16()
         compression = reader.u8()
-        extensions = parse_extensions(reader) if reader else {}
+        duplicate = DuplicateExtensionInAnswer if random == HELLO_RETRY_REQUEST_RANDOM else DuplicateExtension
+        extensions = parse_extensions(reader, duplicate) if reader else {}
         reader.finish()
         return cls(random, suite, extensions, session_id, version, compression)
 

@@ -53,10 +53,21 @@ def client_suites(settings: ClientSettings, extensions: Mapping[int, bytes]) -> 
     return offered
 
 
+def _likes_chacha(ours: Sequence[CipherSuite], offered: Sequence[int]) -> bool:
+    ciphers = {suite.code: suite.cipher for suite in ours}
+    for code in offered:
+        if code in ciphers:
+            return ciphers[code] == "CHACHA20-POLY1305"
+    return False
+
+
 def choose_suite(settings: ServerSettings, offered: Sequence[int], version: Version) -> CipherSuite:
-    """The best suite of TLS 1.3 in common. Raises NoSuiteInCommon."""
+    """The best suite of this version in common, of those that need no key exchange of a plugin's. Raises NoSuiteInCommon.
+
+    A client that puts ChaCha20 first has no hardware for AES, and is followed in that.
+    """
     ours = [suite for suite in enabled_suites(settings) if suite.version == version]
-    if not settings.prefer_own_suites:
+    if not settings.prefer_own_suites or _likes_chacha(ours, offered):
         order = {code: rank for rank, code in reversed(list(enumerate(offered)))}
         ours.sort(key=lambda suite: order.get(suite.code, len(offered)))
     for suite in ours:

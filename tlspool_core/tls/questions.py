@@ -119,6 +119,7 @@ class HandshakeFacts:
     server_name: str | None = None
     alpn: bytes | None = None
     resumed: bool = False
+    retried: bool = False  # TLS 1.3: there was a HelloRetryRequest
     peer_ocsp: bytes | None = None
     peer_scts: bytes | None = None
     quantum_safe_exchange: bool = False

@@ -16,14 +16,23 @@ from tlspool_core.tls.tls13 import server as server13
 async def accept(hs: Handshake[ServerSettings]) -> Established:
     """ClientHello, then the coroutine of the version."""
     hello = await hs.read(ClientHello, add=False)
+    _check_fallback(hs.settings, hello)
     version = _select_version(hs.settings, hello)
-    if FALLBACK_SCSV in hello.cipher_suites and version < max(hs.settings.versions):
-        raise InappropriateFallback(f"the client fell back to 0x{version:04x}")
     hs.start_version(version)
     if version == TLS13:
         return await server13.serve(hs, hello)
     hs.transcript.add(hs.raw)
     return await server12.serve(hs, hello)
+
+
+def _check_fallback(settings: ServerSettings, hello: ClientHello) -> None:
+    """RFC 7507 section 3: the client says that it tries an older version after a failure; we would have had a newer one."""
+    if FALLBACK_SCSV not in hello.cipher_suites:
+        return
+    offered = hello.extensions.get(Ext.SUPPORTED_VERSIONS)
+    highest = hello.legacy_version if offered is None else max(set(parse_u16s8(offered)) & {TLS12, TLS13}, default=0)
+    if highest < max(settings.versions):
+        raise InappropriateFallback(f"the client fell back to 0x{highest:04x}")
 
 
 def _select_version(settings: ServerSettings, hello: ClientHello) -> int:
@@ -35,6 +44,6 @@ def _select_version(settings: ServerSettings, hello: ClientHello) -> int:
             if version in versions:
                 return version
         raise NoVersionInCommon("none of the client's supported_versions")
-    if hello.legacy_version < TLS12 or hello.legacy_version >> 8 != 3 or TLS12 not in settings.versions:
+    if hello.legacy_version < TLS12 or TLS12 not in settings.versions:
         raise NoVersionInCommon(f"the client speaks up to 0x{hello.legacy_version:04x}")
     return TLS12

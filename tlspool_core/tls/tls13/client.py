@@ -38,7 +38,7 @@ from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import Finished, Message, ServerHello
 from tlspool_core.tls.record import CcsRule
 from tlspool_core.tls.seams import CipherSuite, PeerCredential
-from tlspool_core.tls.settings import TLS13, ClientSettings
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings
 from tlspool_core.tls.signatures import accepted_schemes
 from tlspool_core.tls.suites import suites_for
 from tlspool_core.tls.tls13.authentication import (
@@ -111,6 +111,8 @@ async def continue_client(hs: Hs, offer: Offer, hello: ServerHello) -> Establish
 
 def _selected_suite(hs: Hs, offer: Offer, hello: ServerHello) -> CipherSuite:
     """Checks of ServerHello and HelloRetryRequest alike, RFC 8446 section 4.1.3."""
+    if hello.legacy_version != TLS12:
+        raise IllegalParameter(f"legacy_version 0x{hello.legacy_version:04x} in TLS 1.3")
     if hello.legacy_session_id_echo != offer.hello.legacy_session_id:
         raise IllegalParameter("legacy_session_id_echo differs")
     if hello.compression_method != 0:
@@ -125,6 +127,7 @@ async def _retry(hs: Hs, agreed: Agreed, request: ServerHello) -> ServerHello:
     """Amend the offer as HelloRetryRequest asks, and read the ServerHello that follows (RFC 8446 section 4.1.4)."""
     hs.channel.check_boundary()
     offer = agreed.offer
+    hs.know(retried=True)
     asked = agreed.table.parse(Place.HELLO_RETRY_REQUEST, request.extensions, offer.hello.extensions)
     group, cookie = asked.get(Ext.KEY_SHARE), asked.get(Ext.COOKIE)
     if group is None and cookie is None:

@@ -90,8 +90,8 @@ class ClientOffer:
             and first.cipher_suites == again.cipher_suites
             and first.legacy_version == again.legacy_version
         )
-        if not same or Ext.EARLY_DATA in again.extensions or Ext.COOKIE in again.extensions:
-            raise SecondHelloDiffers("fields, early_data or cookie")
+        if not same or Ext.COOKIE in again.extensions:
+            raise SecondHelloDiffers("fields or cookie")
         for code in first.extensions.keys() | again.extensions.keys():
             if code not in _MAY_CHANGE and code not in plugins and first.extensions.get(code) != again.extensions.get(code):
                 raise SecondHelloDiffers(f"extension {code}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from tlspool_core.tls.alerts import IllegalParameter
+from tlspool_core.tls.alerts import DuplicateExtensionInAnswer, IllegalParameter
 from tlspool_core.tls.codec import Reader, u8, u16, u24, u32, vector8, vector16, vector24
 from tlspool_core.tls.enums import HandshakeType
 from tlspool_core.tls.messages import Extensions, build_extensions, parse_extensions
@@ -116,7 +116,7 @@ class NewSessionTicket:
         reader = Reader(body)
         lifetime, age_add = reader.u32(), reader.u32()
         nonce, ticket = reader.vector8(), reader.vector16(1)
-        extensions = parse_extensions(reader)
+        extensions = parse_extensions(reader, DuplicateExtensionInAnswer)
         reader.finish()
         return cls(lifetime, age_add, nonce, ticket, extensions)
 

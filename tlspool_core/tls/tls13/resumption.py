@@ -15,7 +15,7 @@ import hmac
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tlspool_core.tls.alerts import BadBinder
+from tlspool_core.tls.alerts import BadBinder, SecondHelloDiffers
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.enums import PskMode
 from tlspool_core.tls.extension_contents import OfferedPsks
@@ -61,7 +61,13 @@ async def stored_peer(hs: Handshake[Any], state: SessionState) -> PeerCredential
     """Whom the first handshake proved, rebuilt from what was stored."""
     if state.certificate_type == NO_CERTIFICATE:
         return None
-    hs.know(peer_signature_scheme=state.peer_scheme)
+    table = table_for(())
+    stapled = table.parse(Place.CERTIFICATE, state.entries[0].extensions, state.entries[0].extensions) if state.entries else {}
+    hs.know(
+        peer_signature_scheme=state.peer_scheme,
+        peer_ocsp=stapled.get(Ext.STATUS_REQUEST),
+        peer_scts=stapled.get(Ext.SIGNED_CERTIFICATE_TIMESTAMP),
+    )
     return await hs.ask(ExaminePeer(state.certificate_type, state.entries, TLS13))
 
 
@@ -135,6 +141,17 @@ async def select_key(
             _check_binder(hs, psks, selected, suite)
             return selected
     return None
+
+
+async def refuse_dropped_keys(hs: Handshake[ServerSettings], offered: dict[int, Any], suite: CipherSuite) -> None:
+    """After HelloRetryRequest the client offers no PSK any more: allowed only if none went with the suite (section 4.1.2).
+
+    Raises SecondHelloDiffers.
+    """
+    psks: OfferedPsks = offered[Ext.PRE_SHARED_KEY]
+    for index, (identity, _) in enumerate(psks.identities[:MAX_IDENTITIES]):
+        if await _open_identity(hs, index, identity, suite, ClientAuth.NONE) is not None:
+            raise SecondHelloDiffers("pre_shared_key was left out")
 
 
 async def _open_identity(

@@ -54,7 +54,7 @@ from tlspool_core.tls.tls13.key_schedule import EarlySecret, MasterSecret, Traff
 from tlspool_core.tls.tls13.messages import CertificateRequest, EncryptedExtensions
 from tlspool_core.tls.tls13.post_handshake import Asking, Secrets, ServerEstablished
 from tlspool_core.tls.tls13.requests import expecting_client, request_extensions
-from tlspool_core.tls.tls13.resumption import SelectedKey, select_key, send_tickets, stored_peer
+from tlspool_core.tls.tls13.resumption import SelectedKey, refuse_dropped_keys, select_key, send_tickets, stored_peer
 
 Hs = Handshake[ServerSettings]
 
@@ -139,15 +139,19 @@ async def _retry(hs: Hs, offer: ClientOffer, table: ExtensionTable, suite: Ciphe
     hello = offer.hello
     extensions = {int(Ext.SUPPORTED_VERSIONS): u16(TLS13), int(Ext.KEY_SHARE): u16(group)}
     hs.send(ServerHello(HELLO_RETRY_REQUEST_RANDOM, suite.code, extensions, hello.legacy_session_id))
-    _appease_middleboxes(hs, hello)
+    _appease_middleboxes(hs)
+    hs.know(retried=True)
     second = ClientOffer(await hs.read(ClientHello, add=False), table)
+    hs.channel.records.skip_early_data(0)
     offer.check_second(second, group, frozenset([extension.code for extension in hs.settings.extensions]))
+    if Ext.PRE_SHARED_KEY in offer.parsed and Ext.PRE_SHARED_KEY not in second.parsed:
+        await refuse_dropped_keys(hs, offer.parsed, suite)
     return second
 
 
-def _appease_middleboxes(hs: Hs, hello: ClientHello) -> None:
-    """RFC 8446 appendix D.4."""
-    if hello.legacy_session_id and hs.settings.middlebox_compatibility:
+def _appease_middleboxes(hs: Hs) -> None:
+    """RFC 8446 appendix D.4: required if the client sent a session id, allowed always."""
+    if hs.settings.middlebox_compatibility:
         hs.send_change_cipher_spec()
 
 
@@ -168,7 +172,7 @@ async def _hellos(hs: Hs, plan: Plan) -> tuple[EarlySecret, bytes]:
         hs.know(key_exchange="PSK+ECDHE", resumed=plan.key.state is not None)
     hs.send(ServerHello(hs.random(32), suite.code, {**extensions, **answers}, offer.hello.legacy_session_id))
     if not retried:
-        _appease_middleboxes(hs, offer.hello)
+        _appease_middleboxes(hs)
     if plan.key is not None:
         return plan.key.early, shared
     value = await plugin_extensions.psk_input(hs, TLS13, hs.transcript.digest, plan.group) if answers else None
