@@ -64,20 +64,33 @@ def test_the_most_concrete_selector_with_an_expression_wins(databases: MemoryBac
     with databases.write() as writer:
         for selector, expression in ((".", "A"), (".com", "D"), (".example.com", ""), ("@.", "P"), ("mary@example.com", "G")):
             writer.put_trust(TrustRecord(remote_key(Selector.parse(selector)), "", expression=expression))
-    assert expressions(databases) == ["D"]
-    assert expressions(databases, remote=DoNAI.parse("www.example.org")) == ["A"]
-    assert expressions(databases, remote=MARY) == ["G"]
-    assert expressions(databases, remote=JOHN) == ["P"]
+
+    def rule(text: str) -> list[str]:
+        remote = DoNAI.parse(text)
+        return expressions(databases, remote=remote, wanted=remote)
+
+    assert rule("www.example.com") == ["D", "I"]
+    assert rule("www.example.org") == ["A", "I"]
+    assert rule("mary@example.com") == ["G", "I"]
+    assert rule("john@example.org") == ["P", "I"]
     assert expressions(databases, remote=None) == ["TI&"]
 
 
-def test_trust_records_apply_by_type_and_role(databases: MemoryBackend) -> None:
+def test_a_rule_for_a_remote_that_only_claims_to_be_it_takes_no_demand_away(databases: MemoryBackend) -> None:
+    with databases.write() as writer:
+        writer.put_trust(TrustRecord(remote_key(Selector.parse("mary@example.com")), "", expression="1"))
+    assert expressions(databases, remote=MARY, wanted=None) == ["TI&", "1"]
+    assert expressions(databases, remote=MARY, wanted=MARY) == ["1", "I"]
+
+
+def test_trust_records_apply_by_type_and_role_beside_the_default(databases: MemoryBackend) -> None:
     with databases.write() as writer:
         writer.put_trust(TrustRecord(b"one", "toy", Role.SERVER, expression="R"))
         writer.put_trust(TrustRecord(b"one", "other", Role.BOTH, expression="D"))
         writer.put_trust(TrustRecord(b"two", "toy", Role.CLIENT, expression="G"))
-    assert expressions(databases, trust_keys=(b"one", b"two", b"one", b"none")) == ["R"]
-    assert expressions(databases, trust_keys=(b"one", b"two"), peer_role=Role.CLIENT) == ["G"]
+    assert expressions(databases, trust_keys=(b"one", b"two", b"one", b"none")) == ["TI&", "R"]
+    assert expressions(databases, trust_keys=(b"one", b"two"), peer_role=Role.CLIENT) == ["TI&", "G"]
+    assert expressions(databases, trust_keys=(b"one",), service="x", service_expression="P") == ["P", "R"]
 
 
 def test_equal_demands_are_evaluated_once() -> None:

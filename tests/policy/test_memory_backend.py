@@ -8,5 +8,7 @@ from tlspool_core.testing.memory import MemoryBackend
 
 
 class TestMemory(ConfigBackendConformance):
+    persistent = False
+
     def make(self) -> ConfigBackend:
         return MemoryBackend()

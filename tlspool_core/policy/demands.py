@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 Expressions come from the local identity, from the service, from the most concrete selector that covers the remote identity, and
-from the trust records that the peer's credential leads to.  Whatever is configured applies.  If nothing is, and the application did
-not say that it does not care who the remote is, the default `TI&` does.
+from the trust records that the peer's credential leads to.  Whatever is configured applies.  The default `TI&` applies unless one of
+those that our side chooses is there, or the application does not care who the remote is.  What the peer chooses, by the issuer or the
+name that it claims, can add demands but never take the default away: nothing of it is proven when demands are collected.
 
 One demand is the application's own: the remote it asked for must be the remote it gets, whatever the databases say.  That is `I`;
 where an expression speaks of `i`, the administrator has allowed a domain to speak for its users, and it is `i`.
@@ -78,11 +79,16 @@ def remote_key(selector: Selector) -> bytes:
 
 def collect(reader: ConfigReader, setting: Setting, default: str = DEFAULT_EXPRESSION) -> tuple[Demand, ...]:
     """All demands on the peer of one session. Raises ConfigError."""
-    found = [*_local(reader, setting), *_service(setting), *_remote(reader, setting), *_trust(reader, setting)]
+    ours = [*_local(reader, setting), *_service(setting)]
+    remote = [*_remote(reader, setting)]
+    if setting.wanted is not None:
+        ours += remote
+        remote = []
     shown = bool(setting.credential_type)
     cares = setting.mode is RemoteIdentity.REQUIRED or (setting.mode is RemoteIdentity.REQUESTED and shown)
-    if not found and cares and default:
-        found.append(Demand(default, "the default"))
+    if not ours and cares and default:
+        ours.append(Demand(default, "the default"))
+    found = [*ours, *remote, *_trust(reader, setting)]
     if setting.wanted is not None and cares:
         lenient = any("i" in demand.expression for demand in found)
         found.append(Demand("i" if lenient else "I", f"the application, which asked for {setting.wanted}"))

@@ -32,6 +32,9 @@ def local(identity: DoNAI = JOHN, *publics: bytes, expression: str = "", uids: t
 class ConfigBackendConformance:
     """The contract of `ConfigBackend`; each test says in its name what must hold."""
 
+    # whether the content outlives the object
+    persistent = True
+
     def make(self) -> ConfigBackend:
         """A backend that was not opened yet."""
         raise NotImplementedError
@@ -103,6 +106,22 @@ class ConfigBackendConformance:
             assert reader.disclose("@.example.com") == identities
             assert reader.disclose("@.com") is None
             assert list(reader.disclosures()) == [("@.example.com", identities)]
+
+    def test_what_was_put_is_there_after_opening_again(self, tmp_path: Path) -> None:
+        for readonly in (False, True, True):
+            made = self.make()
+            made.open(self.settings(tmp_path), readonly=readonly)
+            if not readonly:
+                with made.write() as writer:
+                    writer.put_localid(local(JOHN, b"public"))
+                    writer.put_disclose(".", [JOHN])
+                    writer.put_trust(TrustRecord(b"k", "toy"))
+            with made.read() as reader:
+                if self.persistent or not readonly:
+                    assert reader.localid(JOHN) == local(JOHN, b"public")
+                    assert reader.disclose(".") == (JOHN,)
+                    assert reader.trust(b"k") == (TrustRecord(b"k", "toy"),)
+            made.close()
 
     # --- replacing and deleting
 

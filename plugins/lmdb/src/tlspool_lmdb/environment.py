@@ -102,9 +102,12 @@ class Environment:
 
     def _open_databases(self) -> Handles:
         if self.readonly:
-            with suppress(lmdb.NotFoundError), self._env.begin() as txn:
-                self._check_format(txn, self._env.open_db(_META, txn=txn, create=False))
-                return open_handles(self._env, txn, create=False)
+            # without a transaction of ours: handles that are opened in a read transaction end with it
+            with suppress(lmdb.NotFoundError):
+                meta = self._env.open_db(_META, create=False)
+                with self._env.begin() as txn:
+                    self._check_format(txn, meta)
+                return open_handles(self._env, None, create=False)
             raise ConfigError(f"{self.path}: holds no databases of the TLS Pool yet")
         with self._env.begin(write=True) as txn:
             self._check_owner(txn)
