@@ -133,7 +133,7 @@ def test_list_of_nothing_is_an_error_that_says_what_to_do() -> None:
 def test_a_configuration_that_is_wrong_is_named() -> None:
     result = run(Context({"modules": [{"path": "/lib.so", "timeuot": 3}]}), "list")
     assert result.exit_code == 1
-    assert "keystore.pkcs11.modules[1].timeuot" in result.output
+    assert "[keystore.pkcs11]: modules[1].timeuot" in result.output
 
 
 def test_check_of_one_key_is_good(context: Context) -> None:

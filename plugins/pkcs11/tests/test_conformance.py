@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tlspool_pkcs11.key import Pkcs11Key
+from tlspool_pkcs11.mechanisms import MECHANISMS
 from tlspool_pkcs11.store import Pkcs11Store
 
-from tlspool_core.testing.keystore import KeyStoreConformance, StoreUnderTest
+from tlspool_core.testing.keystore import KeyStoreConformance, StoreUnderTest, nobody_asked
 
 NAMES = ("p256", "p384", "p521", "ed25519", "ed448", "rsa", "careful")
 
@@ -33,3 +37,55 @@ class TestSoftHsm(KeyStoreConformance):
         async with self.hsm.store() as store:
             secrets = {"pkcs11:token=Web;object=password;type=data": b"Joshua"}
             yield StoreUnderTest(store, await keys_of(store), "pkcs11:token=Web;object=nothing", secrets)
+
+
+NSS = next((str(path) for path in Path("/usr/lib").glob("*/libsoftokn3.so")), "")
+NSS_PIN = "nss password"
+
+
+def new_database(directory: Path) -> str:
+    """An NSS database with two keys; the text for C_Initialize that opens it."""
+    pin, noise = directory / "pin", directory / "noise"
+    pin.write_text(NSS_PIN + "\n")
+    pin.chmod(0o600)
+    noise.write_bytes(bytes(range(200)))
+    base = ("certutil", "-d", f"sql:{directory}", "-f", str(pin))
+    made = (("ec", "-q", "nistp256"), ("rsa", "-g", "2048"))
+    subprocess.run([*base, "-N"], check=True, capture_output=True)
+    for name, *size in made:
+        new = ("-S", "-x", "-t", ",,", "-z", str(noise), "-s", f"CN={name}", "-n", name, "-k", name, *size)
+        subprocess.run([*base, *new], check=True, capture_output=True)
+    return f"configdir='sql:{directory}' certPrefix='' keyPrefix='' secmod='secmod.db' flags=readOnly"
+
+
+@pytest.mark.skipif(not NSS, reason="NSS's library is not installed (libnss3-tools)")
+class TestNss(KeyStoreConformance):
+    """Another library: it wants a text at C_Initialize, hashes by itself, and names keys by CKA_ID alone."""
+
+    @pytest.fixture(autouse=True)
+    def _database(self, tmp_path: Path) -> None:
+        self.row = {"path": NSS, "init_string": new_database(tmp_path), "pin_file": str(tmp_path / "pin")}
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[StoreUnderTest]:
+        store = Pkcs11Store()
+        await store.start({"modules": [self.row]}, nobody_asked)
+        try:
+            keys = {}
+            for info in await store.list():
+                if info.kind == "private-key":
+                    keys[info.uri] = (await store.find(info.uri)).public_key or b""
+            assert len(keys) == 2
+            yield StoreUnderTest(store, keys, "pkcs11:token=NSS%20Certificate%20DB;object=nothing")
+        finally:
+            await store.stop()
+
+    def test_it_is_the_token_that_hashes(self) -> None:
+        async def work(it: StoreUnderTest) -> None:
+            for uri in it.keys:
+                key = await it.store.find(uri)
+                assert isinstance(key, Pkcs11Key)
+                used = {ways[0].mechanism for ways in key._ways.values()}
+                assert used <= {number for name, number in MECHANISMS.items() if "SHA" in name}
+
+        self._run(work)

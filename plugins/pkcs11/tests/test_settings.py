@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def test_what_is_refused_and_why(more: dict[str, Any], reason: str) -> None:
 
 @pytest.mark.parametrize("settings", [{"module": []}, {"modules": {"path": "/a.so"}}, {"modules": ["/a.so"]}])
 def test_a_section_of_another_shape_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"keystore\.pkcs11"):
+    with pytest.raises(ValueError, match="modul"):
         configured_modules(settings, [], [])
 
 
@@ -150,3 +151,15 @@ def test_a_description_that_cannot_be_read_stays_a_complaint(
     assert vendors == []
     assert len(complaints) == 1
     assert "acme" in complaints[0]
+
+
+def test_the_vendors_page_describes_what_works() -> None:
+    page = (Path(__file__).parents[3] / "docs/quickstart-token-vendor.md").read_text()
+    (block,) = (part for part in page.split("```") if part.startswith("python\n# tlspool_acme.py"))
+    namespace: dict[str, Any] = {}
+    exec(block.removeprefix("python\n"), namespace)  # noqa: S102 - our own page
+    module = {**namespace["MODULE"], "path": namespace["MODULE"]["path"][0]}
+    assert module_settings("page", module).exclusive
+    spied = tomllib.loads(next(part for part in page.split("```toml") if "spied" in part).split("```")[0])
+    (configured,) = configured_modules(spied["keystore"]["pkcs11"], [], [])
+    assert configured.name == "spied"

@@ -187,5 +187,7 @@ def _run(context: click.Context, modules: Sequence[str], work: Callable[[Pkcs11S
 
     try:
         return asyncio.run(main())
-    except (KeyStoreError, ValueError) as error:
+    except KeyStoreError as error:
         raise click.ClickException(str(error)) from None
+    except ValueError as error:
+        raise click.ClickException(f"[keystore.pkcs11]: {error}") from None

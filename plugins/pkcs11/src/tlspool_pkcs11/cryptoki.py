@@ -145,7 +145,8 @@ class _Attribute(ctypes.Structure):
 
 
 class _InitializeArgs(ctypes.Structure):
-    _fields_ = [("functions", ctypes.c_void_p * 4), ("flags", ULONG), ("reserved", ctypes.c_void_p)]
+    # NSS has its parameters where the standard has the reserved member, and its own reserved member, which must be null, behind
+    _fields_ = [("functions", ctypes.c_void_p * 4), ("flags", ULONG), ("reserved", ctypes.c_void_p), ("beyond", ctypes.c_void_p)]
 
 
 _ANY = ctypes.CFUNCTYPE(ULONG)
@@ -219,7 +220,6 @@ class Cryptoki:
     def _initialize(self, init_string: str) -> None:
         arguments = None
         if init_string:
-            # NSS takes its configuration in the reserved member
             text = ctypes.create_string_buffer(init_string.encode())
             arguments = ctypes.byref(_InitializeArgs(flags=0, reserved=ctypes.cast(text, ctypes.c_void_p)))
         value = self._functions["C_Initialize"](arguments)

@@ -78,12 +78,12 @@ def configured_modules(
         given = [row for row in vendors if Path(row["path"]).is_file()] or defaults
     modules = []
     for index, row in enumerate(given, 1):
-        where = f"keystore.pkcs11.modules[{index}]"
+        where = f"modules[{index}]"
         modules.append(module_settings(where, {**_vendor_of(row, vendors), **row}))
     names = [module.name for module in modules]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"keystore.pkcs11.modules: two modules are called {name!r}; give one of them another name")
+            raise ValueError(f"modules: two modules are called {name!r}; give one of them another name")
     return modules
 
 

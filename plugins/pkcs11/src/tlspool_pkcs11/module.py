@@ -25,6 +25,8 @@ from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
 from tlspool_pkcs11.settings import ModuleSettings
 
 log = logging.getLogger("tlspool.pkcs11")
+# a program that sets up no logs shows the same faults in its own words
+log.addHandler(logging.NullHandler())
 
 # a worker that served for so long was no failure
 _CALM: Final = 30.0

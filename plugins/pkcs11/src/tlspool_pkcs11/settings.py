@@ -102,12 +102,12 @@ def module_stem(path: str) -> str:
 
 def rows(settings: Mapping[str, Any]) -> Sequence[Mapping[str, Any]] | None:
     """The rows of `modules` as they stand, None if the key is absent. Raises ValueError."""
-    _known("keystore.pkcs11", settings, ("modules",))
+    _known("", settings, ("modules",))
     found = settings.get("modules")
     if found is None:
         return None
     if not isinstance(found, list | tuple) or not all(isinstance(row, Mapping) for row in found):
-        raise ValueError('keystore.pkcs11.modules: must be a list of tables, such as [{path = "/usr/lib/softhsm/libsofthsm2.so"}]')
+        raise ValueError('modules: must be a list of tables, such as [{path = "/usr/lib/softhsm/libsofthsm2.so"}]')
     return found
 
 
@@ -116,7 +116,7 @@ def _known(where: str, row: Mapping[str, Any], keys: Sequence[str]) -> None:
         if key not in keys:
             close = difflib.get_close_matches(key, keys, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(keys)}"
-            raise ValueError(f"{where}.{key}: unknown key; {hint}")
+            raise ValueError(f"{where}{'.' if where else ''}{key}: unknown key; {hint}")
 
 
 def _typed(where: str, row: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
