@@ -172,7 +172,7 @@ CORE_ROWS: tuple[ExtensionRow, ...] = (
     ExtensionRow(
         Ext.COMPRESS_CERTIFICATE,
         {
-            Place.CLIENT_HELLO: contents.parse_compression_algorithms,
+            **_both_hellos(contents.parse_compression_algorithms),
             Place.CERTIFICATE_REQUEST: contents.parse_compression_algorithms,
         },
     ),
@@ -249,7 +249,6 @@ _IGNORED_13 = (
 )
 # what TLS 1.3 brought: a TLS 1.2 server does not look at it in a ClientHello
 _IGNORED_12 = (
-    Ext.COMPRESS_CERTIFICATE,
     Ext.PRE_SHARED_KEY,
     Ext.EARLY_DATA,
     Ext.COOKIE,

@@ -76,15 +76,15 @@ def choose_suite(settings: ServerSettings, offered: Sequence[int], version: Vers
     raise NoSuiteInCommon(f"none of {len(offered)} cipher suites")
 
 
-def choose_group(settings: ServerSettings, offered: Sequence[int], shares: Mapping[int, bytes]) -> int:
-    """The group of a TLS 1.3 server, which needs a HelloRetryRequest if there is no share for it. Raises NoGroupInCommon.
+def choose_group(settings: ServerSettings, offered: Sequence[int], version: Version) -> int:
+    """The best group of ours that the client has, whether or not there is a share for it. Raises NoGroupInCommon.
 
-    A quantum-safe group in common is worth a round trip; among equals, one that the client has sent a share for is taken.
+    A client that guessed another one pays with a round trip, and the strength of the exchange never depends on its guess.
     """
-    common = [group for group in enabled_groups(settings, TLS13) if group in offered]
-    if not common:
-        raise NoGroupInCommon(f"none of {len(offered)} groups")
-    return min(common, key=lambda group: (not GROUPS[group].quantum_safe, group not in shares))
+    for group in enabled_groups(settings, version):
+        if group in offered:
+            return group
+    raise NoGroupInCommon(f"none of {len(offered)} groups")
 
 
 def schemes_in(settings: Settings, version: Version, offered: Sequence[int]) -> frozenset[int]:

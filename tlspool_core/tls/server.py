@@ -19,6 +19,7 @@ async def accept(hs: Handshake[ServerSettings]) -> Established:
     _check_fallback(hs.settings, hello)
     version = _select_version(hs.settings, hello)
     hs.start_version(version)
+    hs.channel.check_boundary()  # in either version, the client has to wait for our answer
     if version == TLS13:
         return await server13.serve(hs, hello)
     hs.transcript.add(hs.raw)

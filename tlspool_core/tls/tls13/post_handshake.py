@@ -60,7 +60,7 @@ class Secrets:
 class Established13(Established):
     """A TLS 1.3 connection in its application-data phase."""
 
-    __slots__ = ("_exporter", "_key_updates", "_owes_update", "_read", "_requested", "_write", "cipher", "hash_name")
+    __slots__ = ("_exporter", "_key_updates", "_read", "_requested", "_write", "cipher", "hash_name")
 
     def __init__(self, hs: Handshake[Any], suite: CipherSuite, secrets: Secrets) -> None:
         super().__init__(hs)
@@ -71,7 +71,6 @@ class Established13(Established):
         self._exporter = secrets.exporter
         self._key_updates = 0
         self._requested = False
-        self._owes_update = False
 
     # --- exporters -----------------------------------------------------------------------------------------------------------
 
@@ -91,11 +90,10 @@ class Established13(Established):
             self.update_keys(True)
 
     def before_sending(self) -> None:
-        if self._owes_update or self.channel.records.write_protection.needs_update:
+        if self.channel.records.write_protection.needs_update:
             self.update_keys(False)
 
     def update_keys(self, request_peer: bool) -> None:
-        self._owes_update = False
         message = KeyUpdate(request_peer)
         self.channel.queue(frame(message.handshake_type, message.build()))
         self._write = self._write.next_generation()
@@ -111,7 +109,7 @@ class Established13(Established):
         self._requested = False
         if update.request_update:
             # due before the next application data (RFC 8446 section 4.6.3): one answer to any number of requests
-            self._owes_update = True
+            self.channel.records.write_protection.update_after = 0
 
     # --- messages ------------------------------------------------------------------------------------------------------------
 

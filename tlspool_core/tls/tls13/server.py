@@ -113,7 +113,7 @@ async def _negotiate(hs: Hs, hello: ClientHello) -> Plan:
     hs.know(server_name=offer.get(Ext.SERVER_NAME))
     choice = await hs.ask(ChooseServerCredential(offer.peer_offer()))
     suite = choose_suite(settings, hello.cipher_suites, TLS13)
-    group = choose_group(settings, offer.groups, offer.shares)
+    group = choose_group(settings, offer.groups, TLS13)
     alpn = choose_alpn(choice.alpn, offer.get(Ext.ALPN))
     if Ext.EARLY_DATA in offer.parsed:
         hs.channel.records.skip_early_data(MAX_EARLY_DATA_SKIPPED + 1)
