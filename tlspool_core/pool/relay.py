@@ -32,7 +32,7 @@ from tlspool_core.pool.linger import linger
 from tlspool_core.pool.relay_commons import BATCH, SMALL_BATCH, commons_of
 from tlspool_core.pool.relay_ends import cipher_end, plain_end
 from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE, Watched
-from tlspool_core.tls.bulk import Opened, complete_record, open_batch, seal_batch, sealed_capacity
+from tlspool_core.tls.bulk import complete_record, open_batch, seal_batch, sealed_capacity
 from tlspool_core.tls.connection import TlsConnection
 from tlspool_core.tls.questions import AnyQuestion
 
@@ -59,6 +59,7 @@ class Relay(Watched):
         "_partial",
         "_to_cipher",
         "_to_plain",
+        "_untold",
         "_window_in",
         "_window_out",
         "octets_in",
@@ -93,6 +94,7 @@ class Relay(Watched):
         self._commons = commons_of(loop)
         self._to_plain = self._to_cipher = _NOTHING
         self._partial = b""  # from the peer, not opened yet: normally the beginning of a record
+        self._untold = False  # data was opened of which the connection does not know
         self._asked: AnyQuestion | None = None
         self._in_over = False  # the peer sends no more
         self._out_over = False  # the application sends no more, close_notify is on its way
@@ -133,7 +135,7 @@ class Relay(Watched):
 
     # --- from the peer to the application ----------------------------------------------------------------------------------------
 
-    def _read_cipher(self) -> None:
+    def _read_cipher(self) -> bool:
         commons = self._commons
         commons.touch(self)
         wire, kept = commons.incoming, len(self._partial)
@@ -143,53 +145,66 @@ class Relay(Watched):
         try:
             count = self._cipher.read(wire[kept : kept + room])
         except BlockingIOError:
-            return
+            return True
         except OSError:
             count = 0
         if not count:
             self._cipher_ended()
-            return
-        self._open(kept + count)
+            return False
+        quiet = self._open(kept + count)
         if count == room and not self._to_plain:
             self._window_in = min(2 * room, BATCH)
+        return quiet
 
-    def _open(self, end: int) -> None:
-        """Open what lies in the shared buffer up to `end`, deliver it, and keep what cannot be opened yet."""
+    def _open(self, end: int) -> bool:
+        """Open what lies in the shared buffer up to `end`, deliver it, and keep what cannot be opened yet; True if all is quiet."""
         connection, wire, out = self._connection, self._commons.incoming, self._commons.outgoing
-        message_wise = self._plain.messages
+        most = 1 if self._plain.messages else BATCH
         position = filled = 0
+        quiet = True
         while True:
-            opened = self._open_some(wire, position, end, out, filled)
-            position, filled = opened.position, opened.filled
-            if opened.odd:
-                connection.receive(wire[position : position + opened.odd])
-                position += opened.odd
-                extra = connection.take_plaintext()
-                out[filled : filled + len(extra)] = extra
-                filled += len(extra)
-            if message_wise and filled:
+            if connection.takes_bulk:
+                before = filled
+                position, filled, full, odd = open_batch(connection.records, wire, position, end, out, filled, most)
+                self._untold = self._untold or filled > before
+            else:
+                full, odd = False, complete_record(wire, position, end)
+            if odd:
+                quiet = False
+                filled = self._receive(wire[position : position + odd], out, filled)
+                position += odd
+            if most == 1 and filled:
                 self._deliver(out[:filled])
                 filled = 0
-            if (
-                not (opened.odd or opened.full)
-                or self._to_plain
-                or connection.question
-                or connection.failed
-                or connection.peer_closed
-            ):
+            if not (odd or full) or self._to_plain or (odd and self._must_wait()):
                 break
         self._partial = bytes(wire[position:end])
         if filled:
             self._deliver(out[:filled])
+        if connection.records.read_protection.needs_update:
+            self._tell_of_bulk()
+            return False
+        return quiet and not self._to_plain and self._plain.can_write
 
-    def _open_some(self, wire: memoryview, position: int, end: int, out: memoryview, filled: int) -> Opened:
+    def _receive(self, record: memoryview, out: memoryview, filled: int) -> int:
+        """Let the connection have a record; its plaintext goes behind the rest, and the new length of that is returned."""
         connection = self._connection
-        if not connection.takes_bulk:
-            return Opened(position, filled, odd=complete_record(wire, position, end))
-        opened = open_batch(connection.records, wire, position, end, out, filled, 1 if self._plain.messages else BATCH)
-        if opened.filled > filled:
-            connection.received_bulk()
-        return opened
+        self._tell_of_bulk()
+        connection.receive(record)
+        plaintext = connection.take_plaintext()
+        out[filled : filled + len(plaintext)] = plaintext
+        return filled + len(plaintext)
+
+    def _tell_of_bulk(self) -> None:
+        """The connection counts what comes without data in between."""
+        if self._untold:
+            self._untold = False
+            self._connection.received_bulk()
+
+    def _must_wait(self) -> bool:
+        """The connection takes no more records, now or ever."""
+        connection = self._connection
+        return connection.question is not None or connection.failed is not None or connection.peer_closed
 
     def _deliver(self, data: memoryview) -> None:
         """To the application; dropped if it does not read any more."""
@@ -233,31 +248,33 @@ class Relay(Watched):
 
     # --- from the application to the peer ----------------------------------------------------------------------------------------
 
-    def _read_plain(self) -> None:
-        commons, connection = self._commons, self._connection
+    def _read_plain(self) -> bool:
+        commons, records = self._commons, self._connection.records
         commons.touch(self)
         plain, out = commons.incoming, commons.outgoing
         wanted = BATCH if self._plain.messages else commons.batch(self._window_out)
-        room = min(wanted, sealed_capacity(connection.records, len(out)))
+        room = min(wanted, sealed_capacity(records, len(out)))
         try:
             count = self._plain.read(plain[:room])
         except BlockingIOError:
-            return
+            return self._plain.pollable
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 self.abort("message too long")
-                return
+                return False
             count = 0
         if not count:
             self._plain_ended()
-            return
+            return False
         self.octets_out += count
-        connection.before_bulk()
-        if due := connection.data_to_send():
-            self._send(memoryview(due))
-        self._send(out[: seal_batch(connection.records, plain, count, out)])
+        if records.write_protection.needs_update:
+            self._connection.before_bulk()
+        if self._connection.has_output:  # under the keys that it was queued with, so before any other record
+            self._send(memoryview(self._connection.data_to_send()))
+        self._send(out[: seal_batch(records, plain, count, out)])
         if count == room and not self._to_cipher:
             self._window_out = min(2 * room, BATCH)
+        return not self._to_cipher and self._cipher.can_write and self._plain.pollable
 
     def _send(self, records: memoryview) -> None:
         """To the peer, behind what waits already."""
@@ -363,8 +380,8 @@ class Relay(Watched):
     def _settle(self) -> None:
         """Send what the connection has to say, see which halves are through, and wait for what is needed next."""
         connection = self._connection
-        if output := connection.data_to_send():
-            self._send(memoryview(output))
+        if connection.has_output:
+            self._send(memoryview(connection.data_to_send()))
         if connection.failed is not None and self._cipher.fd >= 0:
             self._failed()
         if connection.peer_closed:

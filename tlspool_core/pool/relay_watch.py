@@ -64,13 +64,13 @@ class Watched(ABC):
     # --- steps -------------------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _read_cipher(self) -> None: ...
+    def _read_cipher(self) -> bool: ...
 
     @abstractmethod
     def _drain_cipher(self) -> None: ...
 
     @abstractmethod
-    def _read_plain(self) -> None: ...
+    def _read_plain(self) -> bool: ...
 
     @abstractmethod
     def _drain_plain(self) -> None: ...
@@ -85,15 +85,14 @@ class Watched(ABC):
     @abstractmethod
     def abort(self, cause: str) -> None: ...
 
-    def _run(self, step: Callable[[], None]) -> None:
-        """One step and what follows from it. A fault of ours ends this session only."""
+    def _run(self, step: Callable[[], bool | None]) -> None:
+        """One step and, unless it says that there is nothing to it, what follows from it. A fault ends this session only."""
         if self.closed:
             return
         if self._idle_timer is not None:
             self._last_active = self._loop.time()
         try:
-            step()
-            if not self.closed:
+            if not step() and not self.closed:
                 self._settle()
         except Exception:
             log.exception("fault in a relay")

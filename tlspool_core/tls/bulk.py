@@ -50,8 +50,8 @@ class Opened(NamedTuple):
 
     position: int
     filled: int
-    full: bool = False
-    odd: int = 0
+    full: bool
+    odd: int
 
 
 def sealed_capacity(records: RecordLayer, room: int) -> int:
@@ -129,12 +129,10 @@ def open_batch(records: RecordLayer, wire: memoryview, start: int, end: int, out
     """
     protection = records.read_protection
     if isinstance(protection, XorNonce13):
-        opened = _open13(protection, wire, start, end, out, filled, min(records.receive_limit, MAX_PLAINTEXT + 1), most)
-    elif isinstance(protection, AeadProtection):
-        opened = _open12(protection, wire, start, end, out, filled, min(records.receive_limit, MAX_PLAINTEXT), most)
-    else:
-        opened = Opened(start, filled)
-    return opened._replace(odd=0 if opened.full else complete_record(wire, opened.position, end))
+        return _open13(protection, wire, start, end, out, filled, records.receive_limit, most)
+    if isinstance(protection, AeadProtection):
+        return _open12(protection, wire, start, end, out, filled, min(records.receive_limit, MAX_PLAINTEXT), most)
+    return Opened(start, filled, False, complete_record(wire, start, end))
 
 
 def complete_record(wire: memoryview, start: int, end: int) -> int:
@@ -174,7 +172,7 @@ def _open13(
         sequence += 1
         position = stop
     protection.sequence = sequence
-    return Opened(position, filled, sequence == last)
+    return _opened(wire, position, end, filled, sequence == last)
 
 
 def _open12(
@@ -203,4 +201,11 @@ def _open12(
         sequence += 1
         position = stop
     protection.sequence = sequence
-    return Opened(position, filled, sequence == last)
+    return _opened(wire, position, end, filled, sequence == last)
+
+
+def _opened(wire: memoryview, position: int, end: int, filled: int, full: bool) -> Opened:
+    """Look at what made the loop stop, if anything did."""
+    if full or position == end:
+        return Opened(position, filled, full, 0)
+    return Opened(position, filled, False, complete_record(wire, position, end))

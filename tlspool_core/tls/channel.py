@@ -152,6 +152,11 @@ class Channel:
 
     # --- outgoing ------------------------------------------------------------------------------------------------------------
 
+    @property
+    def has_output(self) -> bool:
+        """Handshake messages wait for `flush`."""
+        return bool(self._outgoing)
+
     def queue(self, message: bytes) -> None:
         """A whole handshake message, to go out with the next flush."""
         self._outgoing.append(message)

@@ -138,6 +138,11 @@ class TlsConnection:
         """The peer sent close_notify: it will send nothing more."""
         return self._channel.peer_closed
 
+    @property
+    def has_output(self) -> bool:
+        """`data_to_send` would return something."""
+        return self.records.has_output or self._channel.has_output
+
     # --- application data past this object, see `bulk` -------------------------------------------------------------------------
 
     @property
@@ -146,12 +151,15 @@ class TlsConnection:
         return self._flow is None and self._established is not None and not self._channel.inside_message
 
     def received_bulk(self) -> None:
-        """Application data was opened without `receive`."""
+        """Application data was opened without `receive`; to be told before the next `receive`, and at the key's usage limit."""
         self.records.saw_application_data()
         self._guard(self.established.received_data)
 
     def before_bulk(self) -> None:
-        """Application data is about to be sealed without `send`; what `data_to_send` has goes before it."""
+        """Application data is about to be sealed without `send`; to be told at the key's usage limit.
+
+        What `data_to_send` has always goes before such data.
+        """
         self._guard(self.established.before_sending)
 
     # --- what is known -------------------------------------------------------------------------------------------------------

@@ -269,6 +269,11 @@ class RecordLayer:
             if isinstance(protection, NullProtection):
                 protection.version = 0x0303
 
+    @property
+    def has_output(self) -> bool:
+        """Something waits to be sent."""
+        return bool(self._outgoing)
+
     def take_output(self) -> bytes:
         """All that was queued, to be sent in this order."""
         outgoing = bytes(self._outgoing)
