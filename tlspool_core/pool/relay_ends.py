@@ -186,5 +186,8 @@ def plain_end(plain: Descriptor | socket.socket) -> End:
     if plain.type not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         plain.close()
         raise OSError(errno.EPROTOTYPE, "plaintext of TLS needs a stream, a sequence of packets, a pipe or a file")
+    if plain.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        plain.close()
+        raise OSError(errno.ENOTCONN, "a listening socket carries no plaintext")
     enlarge_buffers(plain)
     return (SocketEnd if plain.type == socket.SOCK_STREAM else MessageEnd)(plain)
