@@ -10,7 +10,6 @@ that points there and nowhere else, and are ended by their process id when the s
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import shutil
 import signal
@@ -67,8 +66,7 @@ class Stage:
             "TLSPOOL_CONFIG": str(self.config),
             "TLSPOOL_SOCKET": str(self.socket),
         }
-        if "PYTHONPATH" in os.environ:
-            self.environment["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        self.environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)  # the demonstration's own programs
 
     # --- speaking to the audience
 
