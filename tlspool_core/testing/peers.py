@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -140,7 +141,7 @@ def examine(certificate_type: int, entries: Sequence[CertificateEntry]) -> PeerC
     try:
         certificate = x509.load_der_x509_certificate(entries[0].data)
         return PublicKeyCredential(certificate_type, tuple(entries), certificate.public_key())
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise BadCertificate("no X.509 certificate") from None
 
 

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from tlspool_core.identity import DoNAI
@@ -124,7 +125,7 @@ class ToyType(CredentialType):
         try:
             user, at, domain = identity.decode("ascii").rpartition("@")
             load_der_public_key(public_key)
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             raise BadCertificate("not a toy credential") from None
         if not zero or not domain or (at and not user):
             raise BadCertificate("a toy credential names no identity")

@@ -55,6 +55,11 @@ def form_for(settings: Settings, certificate_type: int) -> CertificateForm:
     raise NoCertificateTypeInCommon(f"certificate type {certificate_type} is not known in TLS 1.2")
 
 
+def client_certificate_types(form: CertificateForm) -> tuple[int, ...]:
+    """What stands for the form in CertificateRequest."""
+    return form.client_certificate_types or CHAIN.client_certificate_types
+
+
 def cert_type_offer(settings: Settings) -> Sequence[int]:
     """Types for cert_type in a ClientHello, best first; empty where there is nothing to negotiate by it."""
     by_cert_type = {form.certificate_type for form in settings.extra_forms if form.cert_type and TLS12 in form.versions}

@@ -92,7 +92,7 @@ class CertificateForm:
     parse12: Callable[[bytes], tuple[CertificateEntry, ...]]
     build12: Callable[[Sequence[CertificateEntry]], bytes]
     entries13_max: int = 10
-    # TLS 1.2 CertificateRequest.certificate_types codes that stand for this type (RFC 5246 section 7.4.4)
+    # TLS 1.2 CertificateRequest.certificate_types codes that stand for this type (RFC 5246 section 7.4.4); empty: rsa_sign, ecdsa_sign
     client_certificate_types: tuple[int, ...] = ()
     cert_type: bool = False
 

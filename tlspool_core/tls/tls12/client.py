@@ -32,7 +32,7 @@ from tlspool_core.tls.alerts import (
     NoSchemeInCommon,
     TrailingBytes,
 )
-from tlspool_core.tls.certificate_types import ECDSA_SIGN, RSA_SIGN, form_for
+from tlspool_core.tls.certificate_types import ECDSA_SIGN, RSA_SIGN, client_certificate_types, form_for
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.enums import HandshakeType
 from tlspool_core.tls.extension_contents import build_certificate_status
@@ -231,18 +231,13 @@ async def _send_certificate(hs: Hs, plan: Plan) -> Showing | None:
 
 def _requested_schemes(hs: Hs, request: CertificateRequest, certificate_type: int) -> frozenset[int]:
     """Schemes that the server takes and whose kind of key is among its certificate_types (RFC 5246 section 7.4.4)."""
+    asked = frozenset(request.certificate_types)
+    if asked.isdisjoint(client_certificate_types(form_for(hs.settings, certificate_type))):
+        return frozenset()
     table = schemes_for(hs.settings)
-    kinds = {"rsa": RSA_SIGN, "ecdsa": ECDSA_SIGN}
-    own = form_for(hs.settings, certificate_type).client_certificate_types
+    unasked = {kind for kind, code in (("rsa", RSA_SIGN), ("ecdsa", ECDSA_SIGN)) if code not in asked}
     usable = schemes_in(hs.settings, TLS12, request.supported_signature_algorithms)
-    return frozenset(
-        [
-            code
-            for code in usable
-            if (kinds[table[code].authentication] in request.certificate_types if table[code].authentication in kinds else True)
-            and not frozenset(own).isdisjoint(request.certificate_types)
-        ]
-    )
+    return frozenset([code for code in usable if table[code].authentication not in unasked])
 
 
 async def _send_key_exchange(hs: Hs, plan: Plan, exchange: Exchange, showing: Showing | None) -> KeySchedule:

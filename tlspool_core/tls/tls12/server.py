@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from tlspool_core.tls import plugin_extensions
 from tlspool_core.tls.alerts import BadFinished, HandshakeFailure, InternalError
-from tlspool_core.tls.certificate_types import form_for
+from tlspool_core.tls.certificate_types import client_certificate_types, form_for
 from tlspool_core.tls.codec import u8, u16
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.extension_contents import build_protocol_names, parse_certificate_status
@@ -217,7 +217,7 @@ async def _server_key_exchange(hs: Hs, plan: Plan, terms: Terms) -> Exchange:
 
 def _certificate_request(hs: Hs, plan: Plan, certificate_type: int) -> CertificateRequest:
     return CertificateRequest(
-        bytes(form_for(hs.settings, certificate_type).client_certificate_types),
+        bytes(client_certificate_types(form_for(hs.settings, certificate_type))),
         tuple(accepted_schemes(hs.settings, TLS12)),
         tuple(plan.choice.certificate_authorities),
     )
