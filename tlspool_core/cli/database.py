@@ -28,7 +28,10 @@ def database() -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-")
 @pass_context
 def export(context: Context, file: Path) -> None:
-    """Write all databases as JSON to FILE (standard output): one consistent state, also while the pool serves."""
+    """Write all databases as JSON to FILE.
+
+    Without FILE to standard output. It is one consistent state, also while the pool serves.
+    """
     with context.backend(readonly=True).read() as reader:
         text = json.dumps(build_document(reader), indent=1, ensure_ascii=False) + "\n"
     if str(file) == "-":
@@ -50,14 +53,15 @@ def _private(path: str, flags: int) -> int:
 @click.option("--replace", is_flag=True, help="Remove everything that is there first.")
 @pass_context
 def import_(context: Context, file: TextIO, replace: bool) -> None:
-    """Read what `export` wrote from FILE (standard input): all of it or, if anything is wrong, nothing.
+    """Read from FILE what `export` wrote.
 
-    Entries of the same name are replaced, others stay, unless --replace is given.
+    Without FILE from standard input. All of it is taken or, if anything is wrong, nothing. Entries of the same name are replaced,
+    others stay, unless --replace is given.
     """
     try:
         entries = parse_document(file.read(_MAX_DOCUMENT))
     except (DocumentError, UnicodeDecodeError) as error:
-        raise click.ClickException(f"{file.name}: {error}") from None
+        raise click.ClickException(f"{getattr(file, 'name', 'standard input')}: {error}") from None
     with context.backend().write() as writer:
         if replace:
             _empty(writer)
@@ -82,7 +86,7 @@ def _empty(writer: ConfigWriter) -> None:
 @database.command()
 @pass_context
 def check(context: Context) -> None:
-    """Read everything, and report what cannot be used."""
+    """Report what cannot be used."""
     with context.backend(readonly=True).read() as reader:
         entries = Entries(tuple(reader.localids()), tuple(reader.disclosures()), tuple(reader.trusts()))
     problems = [*_expressions(entries), *_disclosures(entries), *_types(context, entries)]

@@ -26,7 +26,10 @@ def disclose() -> None:
 @click.option("--first", is_flag=True, help="Prefer these to those that are there.")
 @pass_context
 def add(context: Context, selector: str, localids: tuple[str, ...], first: bool) -> None:
-    """Let remotes that SELECTOR covers see LOCALIDs, in order of preference; without any, show them nothing."""
+    """Let remotes see local identities.
+
+    Remotes that SELECTOR covers may see LOCALIDs, in order of preference; if none is named they are shown nothing.
+    """
     remotes = str(context.selector(selector))
     names = [context.identity(text) for text in localids]
     with context.backend().write() as writer:

@@ -36,11 +36,16 @@ def localid() -> None:
     """
 
 
+def name_of(file: BinaryIO) -> str:
+    """How to call a file in errors."""
+    return str(getattr(file, "name", "standard input"))
+
+
 def read_file(file: BinaryIO) -> bytes:
     """A file that an operator names. Raises click.ClickException."""
     data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
-        raise click.ClickException(f"{file.name}: larger than {MAX_FILE} bytes")
+        raise click.ClickException(f"{name_of(file)}: larger than {MAX_FILE} bytes")
     return data
 
 
@@ -123,7 +128,7 @@ def _public(kind: CredentialType, file: BinaryIO | None) -> bytes:
     try:
         return kind.import_local(b"" if file is None else read_file(file))
     except ValueError as error:
-        raise click.ClickException(f"{'without a FILE' if file is None else file.name}: {error}") from None
+        raise click.ClickException(f"{'without a FILE' if file is None else name_of(file)}: {error}") from None
 
 
 def _with(old: Sequence[LocalCredential], made: LocalCredential, *, first: bool) -> tuple[LocalCredential, ...]:

@@ -11,6 +11,8 @@ What a command, or a plugin below it, raises on purpose is shown as one line; an
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "man": ("shell", "man", "Write manual pages."),
     "version": ("plugins", "version", "Print versions."),
 }
+CONFIG_VARIABLE = "TLSPOOL_CONFIG"
 EXPECTED = (ConfigError, ConfigurationError, RequiredPluginMissing, Denied, KeyStoreError, InvalidIdentity, InvalidExpression)
 
 
@@ -45,7 +48,7 @@ class Root(click.Group):
     """Finds commands as described above."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *sorted(_context(ctx).plugin_commands())]
+        return [*COMMANDS, *sorted(_plugin_commands(ctx))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
@@ -56,7 +59,7 @@ class Root(click.Group):
         return _context(ctx).plugin_commands().get(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        plugins = _context(ctx).plugin_commands()
+        plugins = _plugin_commands(ctx)
         for title, rows in (
             ("Commands", [(name, text) for name, (_, _, text) in COMMANDS.items()]),
             ("Commands of plugins", [(name, plugins[name].get_short_help_str(70)) for name in sorted(plugins)]),
@@ -75,16 +78,25 @@ class Root(click.Group):
 def _context(ctx: click.Context) -> Context:
     """The context object, also where click asks for names before the group's callback has run (help, completion)."""
     if not isinstance(ctx.obj, Context):
-        path = ctx.params.get("config")
-        ctx.obj = Context(path if isinstance(path, Path) else None)
+        path = ctx.params.get("config") or os.environ.get(CONFIG_VARIABLE)
+        ctx.obj = Context(Path(path) if path else None)
     return ctx.obj
+
+
+def _plugin_commands(ctx: click.Context) -> Mapping[str, click.Command]:
+    """For help and completion, which are there also while the configuration has a fault."""
+    try:
+        return _context(ctx).plugin_commands()
+    except EXPECTED as error:
+        click.echo(f"Warning: commands of plugins are not shown: {error}", err=True)
+        return {}
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    envvar="TLSPOOL_CONFIG",
+    envvar=CONFIG_VARIABLE,
     help="Configuration file. [default: tlspool.toml in ~/.config/tlspool, for root /etc/tlspool]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print for programs.")

@@ -100,6 +100,12 @@ def _paragraphs(text: str) -> Iterator[str]:
             yield _escape(" ".join(paragraph.split()))
 
 
+def _summary(command: click.Command) -> str:
+    """The first sentence, without its full stop."""
+    text = " ".join(inspect.cleandoc(command.help or "").split("\n\n")[0].split())
+    return re.split(r"\.(?: |$)|: ", text)[0]
+
+
 def page(ctx: click.Context) -> str:
     """The manual page of the command in its context."""
     command = ctx.command
@@ -109,7 +115,7 @@ def page(ctx: click.Context) -> str:
     lines = [
         f'.TH "{_escape(title.upper())}" 1 "" "tlspool {version("tlspool-core")}" "TLS Pool"',
         ".SH NAME",
-        f"{_escape(title)} \\- {_escape(command.get_short_help_str(100).rstrip('.'))}",
+        f"{_escape(title)} \\- {_escape(_summary(command))}",
         ".SH SYNOPSIS",
         f".B {_escape(usage)}",
         ".SH DESCRIPTION",
@@ -121,7 +127,8 @@ def page(ctx: click.Context) -> str:
 
 
 def _options(ctx: click.Context) -> Iterator[str]:
-    rows = [row for parameter in ctx.command.get_params(ctx) if (row := parameter.get_help_record(ctx)) is not None]
+    options = [parameter for parameter in ctx.command.get_params(ctx) if isinstance(parameter, click.Option)]
+    rows = [row for option in options if (row := option.get_help_record(ctx)) is not None]
     if rows:
         yield ".SH OPTIONS"
     for names, text in rows:
@@ -136,4 +143,4 @@ def _commands(ctx: click.Context) -> Iterator[str]:
         below = _child(ctx, name)
         if below is not None and not below.command.hidden:
             title = below.command_path.replace(" ", "-")
-            yield f".TP\n.BR {_escape(title)} (1)\n{_escape(below.command.get_short_help_str(100))}"
+            yield f".TP\n.BR {_escape(title)} (1)\n{_escape(_summary(below.command))}."

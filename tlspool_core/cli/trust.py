@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import click
 
 from tlspool_core.cli.context import Context, pass_context
-from tlspool_core.cli.localid import read_file
+from tlspool_core.cli.localid import name_of, read_file
 from tlspool_core.cli.output import (
     ROLES,
     expression_option,
@@ -82,7 +82,9 @@ def _imported(context: Context, files: Sequence[BinaryIO], type_name: str | None
         try:
             records += kind.import_trust(read_file(file), pinned=pin)
         except ValueError as error:
-            raise click.ClickException(f"{file.name}: {error}") from None
+            raise click.ClickException(f"{name_of(file)}: {error}") from None
+    if not records:
+        raise click.ClickException("there is nothing to trust in that")
     return records
 
 
