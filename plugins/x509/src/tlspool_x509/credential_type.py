@@ -27,6 +27,7 @@ from tlspool_core.api import (
 from tlspool_x509 import imports, local
 from tlspool_x509.anchors import TYPE, TrustStore, chain_keys, read_bundle
 from tlspool_x509.certificates import utc_now
+from tlspool_x509.keys import public_key_of, strength_of
 from tlspool_x509.local import X509Credential
 from tlspool_x509.names import alternative_names
 from tlspool_x509.peer import CERTIFICATE_TYPE, X509Peer, examine
@@ -104,6 +105,11 @@ class X509Type(CredentialType):
         """Issuers of everything that was shown, and what the end certificate may be pinned under."""
         assert isinstance(peer, X509Peer)
         return (*chain_keys(peer.chain), peer.fingerprint, peer.key_fingerprint)
+
+    def strength(self, peer: PeerCredential) -> int:
+        """The weakest key of the end certificate and of those issuers that were shown; anchors are the operator's choice."""
+        assert isinstance(peer, X509Peer)
+        return min(strength_of(public_key_of(certificate)) for certificate in peer.issuing)
 
     def certificate_authorities(self, config: ConfigBackend) -> Sequence[bytes]:
         """Names of the anchors for clients, unless there are many."""

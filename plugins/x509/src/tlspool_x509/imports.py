@@ -51,7 +51,10 @@ def import_anchors(data: bytes) -> list[TrustRecord]:
     records = []
     for blob in _elements(data):
         revocation_list = _as_revocation_list(blob)
-        records.append(_list_record(revocation_list, blob) if revocation_list else _anchor_record(parse_certificate(blob)))
+        if revocation_list is None:
+            records.append(_anchor_record(parse_certificate(blob)))
+        else:
+            records.append(_list_record(revocation_list, blob))
     if not records:
         raise ValueError("the file holds neither certificates nor revocation lists")
     return records

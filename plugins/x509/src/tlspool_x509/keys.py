@@ -76,6 +76,26 @@ def _rsa_fault(key: rsa.RSAPublicKey) -> str:
     return "" if exponent.bit_length() <= MAX_RSA_EXPONENT_BITS else "an RSA key with an exponent of absurd size"
 
 
+# NIST SP 800-57 part 1 table 2, FIPS 204 for ML-DSA, RFC 8032 for EdDSA
+_STRENGTH_OF_RSA = ((15360, 256), (7680, 192), (3072, 128), (2048, 112))
+_STRENGTH_OF_KIND: tuple[tuple[type[object], int], ...] = (
+    (ed25519.Ed25519PublicKey, 128),
+    (ed448.Ed448PublicKey, 224),
+    (mldsa.MLDSA44PublicKey, 128),
+    (mldsa.MLDSA65PublicKey, 192),
+    (mldsa.MLDSA87PublicKey, 256),
+)
+
+
+def strength_of(key: object) -> int:
+    """Security strength in bits; 0 for what is weaker than anything in use, or unknown."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return next((strength for bits, strength in _STRENGTH_OF_RSA if key.key_size >= bits), 0)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return min(key.curve.key_size // 2, 256) if key.curve.name in CURVES else 0
+    return next((strength for kind, strength in _STRENGTH_OF_KIND if isinstance(key, kind)), 0)
+
+
 def usage_fault(certificate: x509.Certificate) -> str:
     """Why keyUsage forbids the certificate to sign a handshake (RFC 8446 section 4.4.2.2); "" if it does not."""
     try:

@@ -46,20 +46,27 @@ class Names:
 
     def identities(self, *, user_case_counts: bool = False) -> tuple[DoNAI, ...]:
         """Users first, then domains; never a wildcard. At most MAX_IDENTITIES."""
-        found: list[DoNAI] = []
-        for text in (*self.mailboxes, *self.hosts)[:MAX_IDENTITIES]:
-            try:
-                found.append(DoNAI.parse(text, user_case_counts=user_case_counts))
-            except InvalidIdentity:
-                continue
-        return tuple(dict.fromkeys(found))
+        texts = [*((text, True) for text in self.mailboxes), *((text, False) for text in self.hosts)][:MAX_IDENTITIES]
+        found = [_identity(text, is_user, user_case_counts) for text, is_user in texts]
+        return tuple(dict.fromkeys(identity for identity in found if identity is not None))
 
     def name(self, wanted: DoNAI, *, user_case_counts: bool = False) -> bool:
         """Whether they name exactly the wanted identity, be it through a wildcard."""
         if wanted.user is not None:
             return wanted in self.identities(user_case_counts=user_case_counts)
-        hosts = {host.lower() for host in self.hosts}
+        hosts = {host.lower() for host in self.hosts if host.isascii()}
         return wanted.domain in hosts or _wildcard_for(wanted.domain) in hosts
+
+
+def _identity(text: str, is_user: bool, case_counts: bool) -> DoNAI | None:
+    """None unless the text is well formed for its kind: a host is no user, and a mailbox is one."""
+    try:
+        identity = DoNAI.parse(text, user_case_counts=case_counts)
+    except InvalidIdentity:
+        return None
+    # domains are A-labels in both kinds (RFC 5280 section 7.2, RFC 9598 section 3)
+    fits = text.rpartition("@")[2].isascii() and (identity.user is not None) is is_user
+    return identity if fits else None
 
 
 def _wildcard_for(domain: str) -> str | None:

@@ -46,6 +46,16 @@ class X509Peer(PublicKeyCredential):
         """The end certificate."""
         return self.chain[0]
 
+    @property
+    def issuing(self) -> list[x509.Certificate]:
+        """The end certificate, and those of the others that lead up from it, by their names."""
+        found = [self.chain[0]]
+        rest = list(self.chain[1:])
+        while above := next((one for one in rest if one.subject == found[-1].issuer), None):
+            found.append(above)
+            rest.remove(above)
+        return found
+
 
 @lru_cache(maxsize=128)
 def _known(der: bytes) -> x509.Certificate:
