@@ -4,21 +4,89 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tlspool_pkcs11 import client
+from tlspool_pkcs11.cryptoki import LibraryInfo
 from tlspool_pkcs11.discovery import default_rows
 from tlspool_pkcs11.module import Module
 from tlspool_pkcs11.store import Pkcs11Store
+from tlspool_pkcs11.worker import Worker, serve
 
 from tlspool_core.testing.keystore import nobody_asked
 
 PIN = "123456"
+
+
+def _load_fake_library() -> Any:
+    spec = importlib.util.spec_from_file_location("fake_library", Path(__file__).with_name("fake_library.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fake_library"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def fake() -> Any:
+    """The module `fake_library`."""
+    return _load_fake_library()
+
+
+class _ThreadInPlaceOfProcess:
+    """Serves the worker's end of the socket with a library in Python, until that end closes."""
+
+    pid = 0
+
+    def __init__(self, library: Any, channel: socket.socket) -> None:
+        self._channel = channel
+        self._worker = Worker(lambda request: (library, LibraryInfo("Maker", "Fake library", (1, 0))))
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with self._channel, contextlib.suppress(OSError):
+            serve(self._channel, self._worker)
+
+    def kill(self) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.shutdown(socket.SHUT_RDWR)
+
+    def wait(self) -> int:
+        self._thread.join(10)
+        return 0
+
+
+@pytest.fixture
+def with_library(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a coroutine with a store whose workers have a library in Python."""
+
+    def use(library: Any, work: Callable[[Pkcs11Store], Awaitable[None]], ask: Any = nobody_asked, **more: Any) -> None:
+        def spawn(settings: Any, channel: socket.socket) -> Any:
+            return _ThreadInPlaceOfProcess(library, channel.dup())
+
+        monkeypatch.setattr(client, "_spawn", spawn)
+
+        async def main() -> None:
+            store = Pkcs11Store()
+            await store.start({"modules": [{"path": "/fake.so", **more}]}, ask)
+            try:
+                await work(store)
+            finally:
+                await store.stop()
+
+        asyncio.run(main())
+
+    return use
 
 
 def _softhsm() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tlspool_pkcs11 import cryptoki as ck
@@ -10,7 +10,14 @@ from tlspool_pkcs11.faults import CryptokiError
 
 
 def ulong(value: int) -> bytes:
+    """A CK_ULONG attribute."""
     return bytes(ck.ULONG(value))
+
+
+def key_object(object_class: int, key_type: int, **more: bytes) -> dict[int, bytes]:
+    """Attributes of a key with CKA_ID 1; further ones by name, as EC_PARAMS=..."""
+    basic = {ck.CKA_CLASS: ulong(object_class), ck.CKA_KEY_TYPE: ulong(key_type), ck.CKA_ID: b"\1", ck.CKA_LABEL: b"key"}
+    return basic | {getattr(ck, f"CKA_{name}"): value for name, value in more.items()}
 
 
 @dataclass
@@ -19,9 +26,12 @@ class FakeLibrary:
 
     objects: dict[int, dict[int, bytes]] = field(default_factory=dict)
     flags: int = 0x404
+    mechanisms: Sequence[int] = (0x1041,)
+    signer: Callable[[int, tuple[int, ...], bytes], bytes] = lambda mechanism, parameters, data: b"signed " + data
     calls: list[tuple[object, ...]] = field(default_factory=list)
     faults: dict[str, list[int]] = field(default_factory=dict)
     sessions: int = 0
+    operation: tuple[int, tuple[int, ...]] = (0, ())
 
     def _called(self, name: str, *arguments: object) -> None:
         self.calls.append((name, *arguments))
@@ -38,7 +48,7 @@ class FakeLibrary:
         return ck.TokenInfo("Fake", "Maker", "Model", "0001", "slot", "slot maker", self.flags)
 
     def signing_mechanisms(self, slot: int) -> Sequence[int]:
-        return [0x1041]
+        return self.mechanisms
 
     def open_session(self, slot: int) -> int:
         self._called("C_OpenSession", slot)
@@ -60,10 +70,12 @@ class FakeLibrary:
 
     def sign_init(self, session: int, mechanism: int, parameters: tuple[int, ...], handle: int) -> None:
         self._called("C_SignInit", session, mechanism, parameters, handle)
+        self.operation = (mechanism, parameters)
 
     def sign(self, session: int, data: bytes) -> bytes:
         self._called("C_Sign", session, data)
-        return b"signed " + data
+        return self.signer(*self.operation, data)
 
     def names(self) -> list[object]:
+        """The functions that were called, in order."""
         return [call[0] for call in self.calls]

@@ -67,6 +67,18 @@ def test_a_worker_that_hangs_is_replaced_and_others_are_served_meanwhile(hsm: An
     hsm.use(work, hsm.module(timeout=0.3), hsm.module(name="other"))
 
 
+def test_a_service_manager_that_signals_the_whole_group_takes_no_key_away(hsm: Any) -> None:
+    async def work(store: Any) -> None:
+        key = await store.find(URI)
+        # while the daemon drains, its sessions still need keys
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(hsm.inner(store).present.pid, number)
+        await many(key, 20)
+        assert hsm.inner(store).restarts == 0
+
+    hsm.use(work)
+
+
 def test_a_hang_while_nothing_is_asked_is_found_by_the_next_request(hsm: Any) -> None:
     async def work(store: Any) -> None:
         key = await store.find(URI)

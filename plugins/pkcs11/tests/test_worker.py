@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -22,34 +21,18 @@ from tlspool_pkcs11.faults import Cure, ckr_name, cure, remedy
 from tlspool_pkcs11.sessions import Sessions
 from tlspool_pkcs11.worker import Worker, serve
 
-
-def _fake_library() -> Any:
-    spec = importlib.util.spec_from_file_location("fake_library", Path(__file__).with_name("fake_library.py"))
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fake_library"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = _fake_library()
 SLOT = 7
 
 
-def private_key(**more: bytes) -> dict[int, bytes]:
-    return {
-        ck.CKA_CLASS: fake.ulong(ck.CKO_PRIVATE_KEY),
-        ck.CKA_KEY_TYPE: fake.ulong(3),
-        ck.CKA_ID: b"\1",
-        ck.CKA_LABEL: b"key",
-        ck.CKA_VALUE: b"the private key itself",
-        ck.CKA_EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"),
-    }
-
-
 @pytest.fixture
-def library() -> Any:
-    return fake.FakeLibrary({1: private_key()})
+def library(fake: Any) -> Any:
+    return fake.FakeLibrary({1: private_key(fake)})
+
+
+def private_key(fake: Any) -> dict[int, bytes]:
+    curve = bytes.fromhex("06082a8648ce3d030107")
+    made: dict[int, bytes] = fake.key_object(ck.CKO_PRIVATE_KEY, 3, EC_PARAMS=curve, VALUE=b"the private key itself")
+    return made
 
 
 @pytest.fixture
@@ -77,7 +60,7 @@ def test_a_signature_reuses_session_and_handle(worker: Worker, library: Any) -> 
     assert library.names() == ["C_SignInit", "C_Sign"] * 3
 
 
-def test_before_a_library_is_loaded_and_twice_is_refused() -> None:
+def test_before_a_library_is_loaded_and_twice_is_refused(fake: Any) -> None:
     worker = Worker(lambda request: (fake.FakeLibrary(), ck.LibraryInfo("", "", (0, 0))))
     assert worker.answer(wire.ListTokens()) == wire.Failed(0, "no token library is loaded")
     worker.answer(wire.Configure("/lib.so"))
@@ -170,10 +153,10 @@ def test_a_token_without_initialisation_is_left_out(library: Any) -> None:
     assert Sessions(library).tokens() == ()
 
 
-def test_a_reference_is_not_used_again(library: Any) -> None:
+def test_a_reference_is_not_used_again(library: Any, fake: Any) -> None:
     sessions = Sessions(library)
     first = sessions.objects(SLOT)[0].reference
-    library.objects = {2: private_key()}
+    library.objects = {2: private_key(fake)}
     second = sessions.objects(SLOT)[0].reference
     assert first != second
     assert sessions.objects(SLOT)[0].reference == second

@@ -26,8 +26,9 @@ def confine(parent: int) -> None:
     """Give up what is not needed. `parent` is the daemon's process id; raises SystemExit if that has ended meanwhile."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
-    # Control-C at a terminal is the daemon's business, which then closes the socket
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a terminal, or a service manager that stops the whole group, means the daemon: it drains, and closes the socket when done
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is None:
         # not Linux: the end of the socket is the sign to stop

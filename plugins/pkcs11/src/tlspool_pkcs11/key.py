@@ -16,6 +16,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from tlspool_core.api import KeyStoreError
 from tlspool_pkcs11 import protocol as wire
@@ -27,6 +28,9 @@ from tlspool_pkcs11.lookup import Found, Lookup, present_token
 from tlspool_pkcs11.mechanisms import BadSignature, Way, scheme_name, schemes
 from tlspool_pkcs11.publickeys import PublicKey
 from tlspool_pkcs11.uri import Pkcs11Uri, build_uri
+
+# far above a TLS 1.2 handshake with the largest messages that the engine takes
+_MAX_CONTENT: Final = 1024 * 1024
 
 
 class Pkcs11Key:
@@ -69,6 +73,8 @@ class Pkcs11Key:
 
     async def sign(self, scheme: int, content: bytes) -> bytes:
         """Signature of `content` in TLS's encoding. Raises KeyStoreError."""
+        if len(content) > _MAX_CONTENT:
+            raise KeyStoreError(f"{self.uri}: {len(content)} bytes are more than any handshake has to sign")
         ways = self._ways.get(scheme)
         if ways and (pending := self._send(ways[0], content)):
             # the usual case, in which nothing is to be found, logged in to or mended

@@ -19,6 +19,7 @@ from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
 from tlspool_pkcs11.cryptoki import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_SECRET_KEY
 from tlspool_pkcs11.discovery import configured_modules, default_rows, vendor_rows
+from tlspool_pkcs11.faults import Cure
 from tlspool_pkcs11.inventory import token_inventory
 from tlspool_pkcs11.key import Pkcs11Key
 from tlspool_pkcs11.login import PinKeeper
@@ -80,11 +81,26 @@ class Pkcs11Store(KeyStore):
         wanted = _parsed(uri)
         if wanted.type not in (None, "secret-key", "data"):
             raise KeyStoreError(f"{uri}: type={wanted.type} names no secret or data object")
+        try:
+            return await self._read(lookup, wanted)
+        except WorkerGone:
+            pass
+        except TokenFault as fault:
+            if fault.cure is not Cure.FRESH_WORKER:
+                raise KeyStoreError(f"{wanted}: {fault}; {fault.remedy}") from None
+        try:
+            return await self._read(lookup, wanted)
+        except (TokenFault, WorkerGone) as error:
+            raise KeyStoreError(f"{wanted}: {error}") from None
+
+    async def _read(self, lookup: Lookup, wanted: Pkcs11Uri) -> bytes:
         found = await self._one(lookup, wanted, (CKO_SECRET_KEY, CKO_DATA), "secret or data object")
         try:
             return (await found.worker.call(wire.ReadValue(found.record.reference), wire.Value)).value
-        except (TokenFault, WorkerGone) as error:
-            raise KeyStoreError(f"{found.uri}: {error}") from None
+        except TokenFault as fault:
+            if fault.cure is Cure.FRESH_WORKER:
+                await found.module.replace(found.worker, str(fault))
+            raise
 
     async def _one(self, lookup: Lookup, wanted: Pkcs11Uri, classes: Sequence[int], what: str) -> Found:
         found, problems = await lookup.search(wanted, self._modules, classes)
