@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tlspool_pkcs11 import client
+from tlspool_pkcs11 import module as module_room
 from tlspool_pkcs11.module import Module
 from tlspool_pkcs11.settings import module_settings
 
@@ -287,3 +290,37 @@ def test_after_stop_every_request_is_an_error(hsm: Any) -> None:
             await store.find(URI)
 
     hsm.use(work)
+
+
+class _Hung:
+    """A process that takes the socket and does nothing."""
+
+    pid = 0
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+
+    def kill(self) -> None:
+        self.channel.close()
+
+    def wait(self) -> int:
+        return -signal.SIGKILL
+
+
+def test_a_library_that_hangs_while_it_loads_keeps_neither_the_pool_nor_other_keys_waiting(
+    hsm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = client._spawn
+
+    def spawn(settings: Any, channel: socket.socket) -> Any:
+        return _Hung(channel.dup()) if settings.name == "hung" else real(settings, channel)
+
+    monkeypatch.setattr(client, "_spawn", spawn)
+    monkeypatch.setattr(module_room, "_START_PATIENCE", 0.3)
+
+    async def work(store: Any) -> None:
+        assert [module["state"] for module in (await store.status())["modules"]] == ["starting", "up"]
+        assert await works(await store.find(URI))
+        assert (await store.status())["modules"][0]["state"] == "starting"
+
+    hsm.use(work, hsm.module(name="hung"), hsm.module())
