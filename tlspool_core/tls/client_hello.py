@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from tlspool_core.tls import extension_contents as contents
 from tlspool_core.tls import plugin_extensions
+from tlspool_core.tls.certificate_types import cert_type_offer
 from tlspool_core.tls.codec import u16
 from tlspool_core.tls.enums import CertificateType, CompressionAlgorithm, PskMode
 from tlspool_core.tls.enums import ExtensionType as Ext
@@ -86,6 +87,8 @@ def _extensions(settings: ClientSettings, session12: bytes) -> dict[int, bytes]:
         found[Ext.RENEGOTIATION_INFO] = b"\0"
         found[Ext.EC_POINT_FORMATS] = b"\1\0"
         found[Ext.SESSION_TICKET] = session12
+        if cert_types := cert_type_offer(settings):
+            found[Ext.CERT_TYPE] = contents.build_certificate_types(cert_types)
     found[Ext.SUPPORTED_GROUPS] = contents.build_u16s(enabled_groups(settings))
     found[Ext.SIGNATURE_ALGORITHMS] = contents.build_u16s(accepted_schemes(settings))
     if settings.signature_schemes_cert:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tlspool_core.tls.alerts import HandshakeFailure, IllegalParameter, UnofferedChoice
+from tlspool_core.tls.certificate_types import cert_type_offer
 from tlspool_core.tls.enums import CertificateType
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.extensions import Place, table_for
@@ -58,19 +60,22 @@ class ServerAnswer:
         return self.parsed.get(code, default)
 
     def server_type(self, settings: ClientSettings) -> int:
-        """Type of the server's certificate. Raises UnofferedChoice."""
-        kind: int = self.get(Ext.SERVER_CERTIFICATE_TYPE, self.get(Ext.CERT_TYPE, CertificateType.X509))
-        if kind not in settings.peer_certificate_types:
-            raise UnofferedChoice(f"a server certificate of type {kind}")
-        return kind
+        """Type of the server's certificate, X.509 if the server says nothing. Raises UnofferedChoice."""
+        return self._type(Ext.SERVER_CERTIFICATE_TYPE, settings.peer_certificate_types, settings)
 
     def client_type(self, settings: ClientSettings) -> int:
-        """Type of the certificate that we are to show. Raises UnofferedChoice."""
-        by_cert_type: int = self.get(Ext.CERT_TYPE, CertificateType.X509)
-        kind: int = self.get(Ext.CLIENT_CERTIFICATE_TYPE, by_cert_type)
-        offered = settings.peer_certificate_types if kind == by_cert_type else settings.own_certificate_types
-        if kind not in offered and kind != CertificateType.X509:
-            raise UnofferedChoice(f"a client certificate of type {kind}")
+        """Type of the certificate that we are to show, likewise."""
+        return self._type(Ext.CLIENT_CERTIFICATE_TYPE, (*settings.own_certificate_types, CertificateType.X509), settings)
+
+    def _type(self, code: int, types: Sequence[int], settings: ClientSettings) -> int:
+        """Extensions 19 and 20 (RFC 7250) go before cert_type, which speaks for both sides (RFC 6091 section 3.2)."""
+        kind: int = CertificateType.X509
+        if code in self.parsed:
+            kind = self.parsed[code]
+        elif Ext.CERT_TYPE in self.parsed:
+            kind, types = self.parsed[Ext.CERT_TYPE], cert_type_offer(settings)
+        if kind not in types:
+            raise UnofferedChoice(f"certificate type {kind}")
         return kind
 
 

@@ -109,7 +109,8 @@ class _Chooser:
         if kind not in self._peer_types:
             raise NoCertificateTypeInCommon(f"{suite.name} needs a client certificate of type {kind}")
         if kind not in self._own_types:
-            return Terms(suite, exchange, None, CertificateType.X509, (), kind)
+            empty = CertificateType.X509 if CertificateType.X509 in self._offer.server_types else None
+            return Terms(suite, exchange, None, empty, (), kind)
         shown = next((credential.entries for credential in self._choice.credentials if credential.certificate_type == kind), ())
         return Terms(suite, exchange, None, kind, shown, kind)
 
