@@ -32,6 +32,12 @@ class OwnCredential:
     type: CredentialType
     credential: Credential
 
+    @property
+    def roles(self) -> Role:
+        """Roles that it may be shown in: a plugin's `roles`, if it has any, can be fewer than those in the database."""
+        roles: Role = getattr(self.credential, "roles", self.local.roles)
+        return roles & self.local.roles
+
 
 class Credentials:
     """Loads and keeps; one for the process."""
@@ -50,6 +56,7 @@ class Credentials:
         self._generation: int | None = None
         self._identities: dict[DoNAI, LocalIdentity | None] = {}
         self._ready: dict[LocalCredential, OwnCredential | None] = {}
+        self._owners: dict[int, OwnCredential] = {}  # by identity of the credential, which is kept alive by this
         self._loading: dict[LocalCredential, asyncio.Task[OwnCredential | None]] = {}
 
     def forget(self) -> None:
@@ -62,6 +69,7 @@ class Credentials:
             self._generation = generation
             self._identities.clear()
             self._ready.clear()
+            self._owners.clear()
             self._loading = {}
 
     def identity(self, identity: DoNAI) -> LocalIdentity | None:
@@ -86,9 +94,20 @@ class Credentials:
                 problems.append(f"{local.identity}: {error}")
                 say(log, logging.WARNING, "credential cannot be used", identity=local.identity, type=credential.type, reason=error)
                 continue
-            if ready is not None:
+            if ready is not None and ready.roles & role:
                 usable.append(ready)
         return usable, problems
+
+    def staple(self, credential: object) -> bytes | None:
+        """OCSP response to send along with a credential; None if there is none at hand."""
+        owner = self._owners.get(id(credential))
+        if owner is None:
+            return None
+        try:
+            return owner.type.ocsp_response(owner.credential)
+        except Exception:
+            log.exception("plugin %s failed to give an OCSP response", owner.type.name)
+            return None
 
     def _wanted(self, local: LocalIdentity, role: Role) -> Iterable[LocalCredential]:
         return (credential for credential in local.credentials if credential.roles & role and credential.type in self._types)
@@ -107,7 +126,9 @@ class Credentials:
             return  # the databases have changed meanwhile
         del self._loading[credential]
         if not task.cancelled() and task.exception() is None:
-            self._ready[credential] = task.result()
+            made = self._ready[credential] = task.result()
+            if made is not None:
+                self._owners[id(made.credential)] = made
 
     async def _load_alone(self, credential: LocalCredential) -> OwnCredential | None:
         kind = self._types[credential.type]

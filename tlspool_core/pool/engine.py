@@ -76,6 +76,8 @@ class Engine:
         self._key_log = KeyLog(config.tls.key_log) if config.tls.key_log else None
         self.certificate_types = self._certificate_types()
         self._common = self._common_settings()
+        # where no plugin adds objects to a session, all servers' settings are the same
+        self._shared = None if self._beginners else self._server(self._complete(()))
 
     def close(self) -> None:
         if self._key_log is not None:
@@ -112,22 +114,37 @@ class Engine:
         self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None
     ) -> ClientSettings | ServerSettings:
         """Settings for a session between these identities, as far as they are known. Raises ConfigError."""
+        if session.role == "server" and self._shared is not None:
+            return self._shared
         parts = self._begin(session, local, remote)
-        common = self._common | {
+        common = self._complete(parts)
+        if session.role == "server":
+            return self._server(common)
+        return self._client(session, local, remote, resumed, common)
+
+    def _complete(self, parts: Sequence[SessionParts]) -> dict[str, Any]:
+        """The common settings with what plugins bring for one session."""
+        return self._common | {
             "key_exchanges": tuple(exchange for part in parts for exchange in part.key_exchanges),
             "extensions": tuple(extension for part in parts for extension in part.extensions),
             "own_certificate_types": self.certificate_types,
             "peer_certificate_types": self.certificate_types,
         }
-        if session.role == "server":
-            return self._server(common)
-        return self._client(session, local, remote, resumed, common)
 
     def _server(self, common: dict[str, Any]) -> ServerSettings:
         tickets = self._config.tickets
         if not tickets.enabled:
-            return ServerSettings(**common, tickets=0, ticket_lifetime=0)
-        return ServerSettings(**common, tickets=tickets.per_handshake, ticket_lifetime=tickets.lifetime)
+            return ServerSettings(**common, tickets=0, ticket_lifetime=0, ocsp_response=self._staple)
+        return ServerSettings(**common, tickets=tickets.per_handshake, ticket_lifetime=tickets.lifetime, ocsp_response=self._staple)
+
+    def _staple(self, credential: Any) -> bytes | None:
+        """What the plugin of a server credential has to staple to it; a fault there is no reason to fail."""
+        kind = next((kind for kind in self._types if credential.certificate_type in kind.certificate_types), None)
+        try:
+            return kind.ocsp_response(credential) if kind is not None else None
+        except Exception:
+            log.exception("plugin %s failed to find an OCSP response", kind.name if kind else "")
+            return None
 
     def _client(
         self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None, common: dict[str, Any]

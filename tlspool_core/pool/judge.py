@@ -62,7 +62,7 @@ async def judge(pool: Pool, session: Session, answers: Answers, question: JudgeP
         ignore_caches=bool(request.flags & StartTlsFlags.IGNORE_CACHES),
         peer_address=session.peer_address,
         ip_protocol=request.ipproto,
-        own_roles=own.local.roles if own is not None else None,
+        own_roles=own.roles if own is not None else None,
     )
     mode = mode_of(request.flags)
     try:
