@@ -27,7 +27,7 @@ def test_layouts() -> None:
     told: dict[str, list[tuple[str, int, int]]] = {}
     names: list[str] = []
     for packets, name, offset, size, _ in rows("packet"):
-        names = [found for found in re.findall(r"[A-Z_]{3,}", packets)] or names
+        names = re.findall(r"[A-Z_]{3,}", packets) or names
         for packet in names:
             told.setdefault(packet, []).append((name, int(offset), int(size)))
     done: dict[str, list[tuple[str, int, int]]] = {}
