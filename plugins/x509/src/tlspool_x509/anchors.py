@@ -11,6 +11,8 @@ A record that is marked as revoked takes the trust from what it names, whatever 
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +21,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.utils import CryptographyDeprecationWarning
 
 from tlspool_core.api import ConfigBackend, Role, TrustRecord
 from tlspool_x509.certificates import (
@@ -28,9 +31,12 @@ from tlspool_x509.certificates import (
     issuer_key,
     name_key,
     parse_certificate,
+    pem_blocks,
     read_certificates,
     spki_of,
 )
+
+log = logging.getLogger("tlspool.x509")
 
 TYPE = "x509"
 MAX_REVOCATION_LIST = 64 << 20  # bytes
@@ -62,19 +68,30 @@ def _revocation_list(der: bytes) -> x509.CertificateRevocationList | None:
 
 
 def read_bundle(path: Path, roles: Role) -> dict[bytes, tuple[Anchor, ...]]:
-    """The system's anchors by key; those that cannot be read are passed over. Raises ValueError if the file cannot be read at all."""
+    """The system's anchors by key; those that cannot be read are passed over. Raises ValueError if that leaves none."""
     try:
         blob = path.read_bytes()
     except OSError as error:
         raise ValueError(f"system_store: {path} cannot be read: {error.strerror}") from None
-    try:
-        certificates = read_certificates(blob)
-    except Malformed as error:
-        raise ValueError(f"system_store: {path}: {error}") from None
     found: dict[bytes, tuple[Anchor, ...]] = {}
-    for certificate in certificates:
+    for certificate in _bundled(blob):
         key = issuer_key(certificate)
         found[key] = (*found.get(key, ()), Anchor(certificate, roles, key))
+    if not found:
+        raise ValueError(f"system_store: {path} holds no certificate (PEM) that can be read")
+    return found
+
+
+def _bundled(blob: bytes) -> list[x509.Certificate]:
+    found = []
+    with warnings.catch_warnings():
+        # some old roots have the serial number 0, which the library would tell everyone about
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        for _label, text in pem_blocks(blob):
+            try:
+                found += read_certificates(text)
+            except Malformed as error:
+                log.debug("a certificate of the system's bundle is passed over: %s", error)
     return found
 
 
