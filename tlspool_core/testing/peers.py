@@ -125,9 +125,13 @@ def self_signed(key: Any, name: str = "testserver", *, emails: Sequence[str] = (
     return builder.sign(key, None if unhashed else SHA256()).public_bytes(Encoding.DER)
 
 
-@cache
 def software_credential(kind: str = "ecdsa-p256", name: str = "testserver") -> SoftwareCredential:
     """A self-signed credential of a kind in KEY_KINDS; one per kind and name in a process."""
+    return _credential(kind, name)
+
+
+@cache
+def _credential(kind: str, name: str) -> SoftwareCredential:
     key = software_key(kind)
     return SoftwareCredential(
         key=key,
