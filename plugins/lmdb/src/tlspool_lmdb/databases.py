@@ -60,7 +60,7 @@ class Databases:
 
     def localids(self) -> Iterator[LocalIdentity]:
         for key in self._keys(self._db.localid):
-            yield self._parsed("localid", key, records.parse_localid, key, self._records(self._db.localid, key))
+            yield self._parsed("localid", key, records.parse_localid, key, self._listed(self._db.localid, key))
 
     def disclose(self, selector: str) -> tuple[DoNAI, ...] | None:
         key = selector.encode()
@@ -69,8 +69,9 @@ class Databases:
 
     def disclosures(self) -> Iterator[tuple[str, tuple[DoNAI, ...]]]:
         for key in self._keys(self._db.disclose):
-            record = self._records(self._db.disclose, key)[0]
-            yield key.decode(), self._parsed("disclose", key, records.parse_disclosure, key, record)
+            record = self._listed(self._db.disclose, key)[0]
+            identities = self._parsed("disclose", key, records.parse_disclosure, key, record)
+            yield self._parsed("disclose", key, records.parse_selector, key), identities
 
     def trust(self, key: bytes) -> tuple[TrustRecord, ...]:
         return tuple(self._parsed("trust", key, records.parse_trust, key, found) for found in self._records(self._db.trust, key))
@@ -124,6 +125,13 @@ class Databases:
             if record is None:
                 raise ConfigError(f"{self._where}: damaged: {key!r} leads to record {number.hex()}, which is not there")
             found.append(bytes(record))
+        return found
+
+    def _listed(self, index: Any, key: bytes) -> list[bytes]:
+        """Records of a key that is there."""
+        found = self._records(index, key)
+        if not found:
+            raise ConfigError(f"{self._where}: damaged: {key!r} is listed, and cannot be found")
         return found
 
     def _parsed(self, database: str, key: bytes, parse: Any, *arguments: Any) -> Any:

@@ -147,6 +147,11 @@ def parse_disclosure(key: bytes, record: bytes) -> tuple[DoNAI, ...]:
     return tuple(map(_identity, identities))
 
 
+def parse_selector(key: bytes) -> str:
+    """Raises DamagedRecord."""
+    return _text(key)
+
+
 # --- trust --------------------------------------------------------------------------------------------------------------------
 
 _PINNED, _REVOKED = 1, 2
