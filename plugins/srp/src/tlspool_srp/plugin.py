@@ -43,7 +43,7 @@ from tlspool_srp.verifiers import TYPE, find_verifier, record_key
 def _suite(code: int, authentication: str, bits: int) -> CipherSuite:
     middle = {"": "", "rsa": "_RSA"}[authentication]
     name = f"TLS_SRP_SHA{middle}_WITH_AES_{bits}_CBC_SHA"
-    return CipherSuite(code, name, TLS12, NAME, authentication, f"aes-{bits}-cbc", "sha256", mac="sha1")
+    return CipherSuite(code, name, TLS12, NAME, authentication, f"AES-{bits}-CBC", "sha256", mac="sha1")
 
 
 # RFC 5054 section 2.7; the RFC defines no suite with ECDSA, and those with DSS and 3DES are not wanted
