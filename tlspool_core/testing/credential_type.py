@@ -126,6 +126,7 @@ class CredentialTypeConformance(ABC):
             "extra_schemes": parts.signature_schemes,
             "extra_suites": parts.cipher_suites,
         }
+        server_is_x509 = server_is_x509 and X509 not in kind.certificate_types  # which signs for its own credentials only
         shown = (X509,) if server_is_x509 else kind.certificate_types
         client = ClientSettings(
             own_certificate_types=kind.certificate_types,
