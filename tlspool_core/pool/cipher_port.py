@@ -1,0 +1,70 @@
+"""The cipher socket during the handshake: reads and writes for the one coroutine that drives it.
+
+Theory of operation
+-------------------
+Most reads of a handshake find their bytes there already, or wait for one flight of the peer; most writes fit into the socket's buffer.
+So both are tried at once, and the event loop is asked only if that fails.  The loop's own socket coroutines register and
+unregister with every call; here a socket is registered once, at the first wait, until `release`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+_READ = 65536
+
+
+class CipherPort:
+    """Borrows the socket: whoever owns it calls `release` before anything else is done with it."""
+
+    __slots__ = ("_fd", "_loop", "_socket", "_waiting", "_watching")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, cipher: socket.socket) -> None:
+        self._loop = loop
+        self._socket = cipher
+        self._fd = cipher.fileno()
+        self._watching = False
+        self._waiting: asyncio.Future[bytes] | None = None
+
+    async def receive(self) -> bytes:
+        """Bytes from the peer, empty at the end. Raises OSError."""
+        try:
+            return self._socket.recv(_READ)
+        except (BlockingIOError, InterruptedError):
+            pass
+        self._waiting = self._loop.create_future()
+        if not self._watching:
+            self._watching = True
+            self._loop.add_reader(self._fd, self._readable)
+        return await self._waiting
+
+    def _readable(self) -> None:
+        waiting = self._waiting
+        if waiting is None or waiting.done():
+            # the coroutine is busy with something else: it will find the bytes when it comes back
+            self.release()
+            return
+        try:
+            data = self._socket.recv(_READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            waiting.set_exception(error)
+        else:
+            waiting.set_result(data)
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it. Raises OSError."""
+        try:
+            sent = self._socket.send(data, socket.MSG_NOSIGNAL)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < len(data):
+            await self._loop.sock_sendall(self._socket, data[sent:])
+
+    def release(self) -> None:
+        """Leave the socket to others; harmless if done before."""
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._fd)
