@@ -168,6 +168,7 @@ def test_reload_applies_what_is_good_and_keeps_the_old_otherwise(daemons: Daemon
         assert again[1].text(0x84460002) == "P-384"
         for end in again:
             end.close()
+        eventually(lambda: '"established"' in daemon.text)
     lines = [json.loads(line) for line in daemon.text.splitlines() if line.startswith("{")]
     assert {line["event"] for line in lines} >= {"configuration read anew", "established"}
     established = next(line for line in lines if line["event"] == "established")

@@ -151,6 +151,8 @@ class _Evaluation:
 
     async def run(self, time_limit: float) -> bool:
         """Whether the demands hold, as far as can be known within `time_limit` seconds."""
+        if not self._expression.letters:  # nothing is asked, so nothing is waited for
+            return self._expression.outcome(self._known) is True
         try:
             async with asyncio.timeout(time_limit):
                 await self._establish_all()

@@ -13,7 +13,6 @@ else what the disclosure database gives the remote to see.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
@@ -275,16 +274,16 @@ class Answers:
         return own.type if own is not None else None
 
     async def _sign(self, question: Sign) -> bytes:
+        """The session's own limit is the limit; if it passes, `hint` says what was waited for."""
         kind = self.type_of_own(question.credential)
         assert kind is not None
+        hint, self.hint = self.hint, "the key store did not sign in time"
         try:
-            async with asyncio.timeout(self._pool.config.limits.plugin_timeout):
-                return await kind.sign(question.credential, question.scheme, question.content)
+            signature = await kind.sign(question.credential, question.scheme, question.content)
         except (Denied, KeyStoreError) as error:
-            reason = str(error)
-        except TimeoutError:
-            reason = "the key store did not sign in time"
-        raise Refusal(alerts.InternalError("signing"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, reason))
+            raise Refusal(alerts.InternalError("signing"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, str(error))) from None
+        self.hint = hint
+        return signature
 
     # --- the peer's side -----------------------------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class Client:
         self.closed = False
         self._pool = pool
         self._socket = connected
+        self._fd = connected.fileno()
         self._on_gone = on_gone
         self._side: PoolSide[Descriptor] = PoolSide(pool.config.limits.handshakes_per_client)
         self._waiting: dict[Callback, asyncio.Future[CallbackAnswer]] = {}
@@ -74,7 +75,7 @@ class Client:
         self.closed = True
         self._read(False)
         if self._output:
-            self._pool.loop.remove_writer(self._socket)
+            self._pool.loop.remove_writer(self._fd)
             self._output.clear()
         self._act(self._side.close())
         self._socket.close()
@@ -89,9 +90,9 @@ class Client:
         if on != self._reading:
             self._reading = on
             if on:
-                self._pool.loop.add_reader(self._socket, self._readable)
+                self._pool.loop.add_reader(self._fd, self._readable)
             else:
-                self._pool.loop.remove_reader(self._socket)
+                self._pool.loop.remove_reader(self._fd)
 
     def _readable(self) -> None:
         try:
@@ -123,7 +124,7 @@ class Client:
             if sent == len(data):
                 return
             data = data[sent:]
-            self._pool.loop.add_writer(self._socket, self._writable)
+            self._pool.loop.add_writer(self._fd, self._writable)
         self._output.append(data)
         if len(self._output) >= _STOP_READING:
             self._read(False)
@@ -144,7 +145,7 @@ class Client:
                 self._output[0] = self._output[0][sent:]
                 return
             self._output.popleft()
-        self._pool.loop.remove_writer(self._socket)
+        self._pool.loop.remove_writer(self._fd)
         self._read(True)
 
     # --- events --------------------------------------------------------------------------------------------------------------
@@ -170,13 +171,18 @@ class Client:
         elif descriptor is not None:
             descriptor.close()
 
-    async def call_back(self, exchange: Exchange, message: CallbackMessage, time_limit: float) -> CallbackAnswer:
-        """Ask the application; the caller owns the descriptor. Raises WireError if it refuses, vanishes, or takes too long."""
+    async def call_back(self, exchange: Exchange, message: CallbackMessage, time_limit: float | None) -> CallbackAnswer:
+        """Ask the application; the caller owns the descriptor. Raises WireError if it refuses, vanishes, or takes too long.
+
+        `time_limit` in seconds; None if the caller limits the time itself.
+        """
         callback, data = self._side.call_back(exchange, message)
         future: asyncio.Future[CallbackAnswer] = self._pool.loop.create_future()
         self._waiting[callback] = future
         self._send(data)
         try:
+            if time_limit is None:
+                return await future
             async with asyncio.timeout(time_limit):
                 return await future
         except TimeoutError:

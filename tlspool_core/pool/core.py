@@ -66,6 +66,7 @@ class Pool:
         self.control: ControlKeys[Session] = ControlKeys()
         self.sessions: set[Session] = set()
         self.stopping = False
+        self.own_addresses: frozenset[str] = frozenset()  # of our listening sockets
         self.guard = plugins.registry.guard
         self.config: PoolConfig
         self.engine: Engine
@@ -118,11 +119,15 @@ class Pool:
             request = request.echo(ctlkey=os.urandom(16))
         if request.ctlkey in self.control:
             raise WireError(ErrorCode.CTLKEY_REGISTRATION_FAILED)
-        session = Session(self, maker, exchange, request, role, adopt(descriptor))
+        session = Session(self, maker, exchange, request, role, adopt(descriptor, self.own_addresses))
         self.control.register(request.ctlkey, session, maker)
         self.sessions.add(session)
         maker.sessions.add(session)
         return session
+
+    def refuse_own(self, given: socket.socket) -> None:
+        """Raises WireError if the socket leads back to this pool, OSError if it is not connected."""
+        refuse_own(given, self.own_addresses)
 
     def ended(self, session: Session) -> None:
         """A session has released all it had."""
@@ -157,6 +162,9 @@ class Pool:
         with self.backend.read() as databases:
             found = disclosed(databases, remote)
         return found[1] if found is not None else ()
+
+    def staple(self, credential: object) -> bytes | None:
+        return self.credentials.staple(credential)
 
     def type_of_certificate(self, code: int) -> CredentialType | None:
         return self._certificate_types.get(code)
@@ -212,25 +220,34 @@ def role_of(request: StartTls) -> str:
     return "client" if client else "server"
 
 
-def adopt(descriptor: Descriptor) -> socket.socket:
+def adopt(descriptor: Descriptor, own_addresses: frozenset[str]) -> socket.socket:
     """Become the owner of a connected stream socket. Raises WireError, and closes, if it is none."""
-    wrong = WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a connected stream socket")
     try:
         owned = descriptor.socket()
     except OSError:
-        raise wrong from None
+        raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a connected stream socket") from None
     try:
         if owned.type != socket.SOCK_STREAM:
-            raise wrong
-        owned.getpeername()
+            raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a stream socket")
+        refuse_own(owned, own_addresses)
         owned.setblocking(False)
-        if owned.family in (socket.AF_INET, socket.AF_INET6):
+        if owned.family != socket.AF_UNIX:
             # records are whole when they are sent; waiting for more would delay the last one of a burst
             owned.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:
         owned.close()
-        raise wrong from None
+        raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a connected stream socket") from None
     except WireError:
         owned.close()
         raise
     return owned
+
+
+def refuse_own(given: socket.socket, own_addresses: frozenset[str]) -> None:
+    """Raises WireError for an end of a connection to ourselves: holding it, we would never see its application go.
+
+    Raises OSError if the socket is not connected.
+    """
+    peer = given.getpeername()
+    if given.family == socket.AF_UNIX and peer in own_addresses:
+        raise WireError(ErrorCode.CONNECTION_DRIVER, "This socket is a connection to the TLS Pool itself")

@@ -59,8 +59,10 @@ class Daemon:
         """Serve until told to stop. Raises ConfigurationError or ConfigError if it cannot start."""
         loop = asyncio.get_running_loop()
         started = await self._plugins.start(self._config)
+        logs.attach(loop)
         try:
             self._pool = Pool(loop, self._config, started, seed)
+            self._pool.own_addresses = frozenset(str(listener.path) for listener in self._listeners)
             self._acceptor = Acceptor(loop, self._listeners, self._config.limits, self._serve)
             self._watch_signals(loop)
             self._acceptor.start()
@@ -72,6 +74,7 @@ class Daemon:
             watchdog.cancel()
             self._pool.close()
         finally:
+            logs.attach(None)
             await self._plugins.stop()
 
     def _serve(self, connected: socket.socket, process: PeerProcess) -> None:

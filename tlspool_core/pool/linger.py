@@ -26,10 +26,11 @@ class _Last:
     def __init__(self, loop: asyncio.AbstractEventLoop, closing: socket.socket) -> None:
         self._loop = loop
         self._socket = closing
+        self._fd = closing.fileno()
         self._left = _BYTES
         self._timer = loop.call_later(_SECONDS, self.close)
         _lingering.add(self)
-        loop.add_reader(closing, self._readable)
+        loop.add_reader(self._fd, self._readable)
 
     def _readable(self) -> None:
         try:
@@ -44,7 +45,7 @@ class _Last:
 
     def close(self) -> None:
         self._timer.cancel()
-        self._loop.remove_reader(self._socket)
+        self._loop.remove_reader(self._fd)
         self._socket.close()
         _lingering.discard(self)
 

@@ -20,7 +20,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
+import stat
 import time
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
@@ -29,6 +31,7 @@ from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import AaaDecision, CredentialType
 from tlspool_core.pool.answers import Answers
+from tlspool_core.pool.cipher_port import CipherPort
 from tlspool_core.pool.linger import linger
 from tlspool_core.pool.logs import say, session_id
 from tlspool_core.pool.relay import Relay
@@ -46,8 +49,6 @@ if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
 
 log = logging.getLogger("tlspool.session")
-
-_READ = 65536
 
 
 class Session:
@@ -105,16 +106,17 @@ class Session:
     async def start(self) -> StartTls:
         """Run the handshake and start the relay; returns the answer for the application. Raises WireError."""
         self._task = asyncio.current_task()
+        asked = False
         try:
-            async with asyncio.timeout(self.time_limit(self.request)):
+            async with asyncio.timeout(self.time_limit(self.request)) as limit:
                 await self._handshake()
-                answers = self._answers
-                assert answers is not None
-                self._note(answers)
-            plain = self._plain or await self._ask_plaintext()
-            self._relay_to(plain)
+                if self._plain is None:
+                    asked = True
+                    limit.reschedule(self.pool.loop.time() + self.pool.config.limits.callback_timeout)
+                    self._plain = await self._ask_plaintext()
+            self._relay_to_plaintext()
         except TimeoutError:
-            self._fail(WireError(ErrorCode.HANDSHAKE_TIMEOUT))
+            self._fail(self._too_late(asked))
         except asyncio.CancelledError:
             self.close("cancelled")
             raise WireError(ErrorCode.POOL_STOPPING if self.pool.stopping else ErrorCode.CLIENT_DISCONNECT) from None
@@ -125,7 +127,14 @@ class Session:
             raise
         finally:
             self._task = None
-        return self.request.echo(localid=self.local, remoteid=self.remote)
+        return self.request
+
+    def _too_late(self, asked: bool) -> WireError:
+        """What was waited for in vain."""
+        if asked:
+            return WireError(ErrorCode.CALLBACK_TIMEOUT)
+        hint = self._answers.hint if self._answers is not None else ""
+        return WireError(ErrorCode.HANDSHAKE_TIMEOUT, f"The TLS handshake took too long: {hint}" if hint else "")
 
     def time_limit(self, request: StartTls) -> float:
         """Seconds that a handshake may take: what the application asks for, within what the configuration allows."""
@@ -139,32 +148,32 @@ class Session:
     async def _handshake(self) -> None:
         answers = self._answers = Answers(self.pool, self)
         self.connection = connection = TlsConnection(await answers.settings())
-        cipher = self._cipher
-        assert cipher is not None
-        loop = self.pool.loop
+        assert self._cipher is not None
+        port = CipherPort(self.pool.loop, self._cipher)
+        try:
+            await self._converse(connection, port, answers)
+        except OSError as error:
+            raise WireError(ErrorCode.PEER_DISCONNECT, f"The connection to the remote broke: {error.strerror}") from None
+        finally:
+            port.release()
+        if connection.failed is not None:
+            raise failure(connection.failed, answers)
+        self._note(answers)
+
+    async def _converse(self, connection: TlsConnection, port: CipherPort, answers: Answers) -> None:
+        """Until the handshake is complete, or has failed."""
         while connection.failed is None:
             if connection.question is not None:
                 await answers.settle(connection)
                 continue
             if output := connection.data_to_send():
-                await self._send(cipher, output)
+                await port.send(output)
             if connection.handshake_complete:
                 return
-            try:
-                data = await loop.sock_recv(cipher, _READ)
-            except OSError as error:
-                raise WireError(ErrorCode.PEER_DISCONNECT, f"The connection to the remote broke: {error.strerror}") from None
-            if data:
+            if data := await port.receive():
                 connection.receive(data)
             else:
                 connection.receive_eof()
-        raise failure(connection.failed, answers)
-
-    async def _send(self, cipher: socket.socket, output: bytes) -> None:
-        try:
-            await self.pool.loop.sock_sendall(cipher, output)
-        except OSError as error:
-            raise WireError(ErrorCode.PEER_DISCONNECT, f"The connection to the remote broke: {error.strerror}") from None
 
     async def check_localid(self, proposed: DoNAI) -> DoNAI:
         """LOCALID callback: the identity that the application approves. Raises WireError if it refuses."""
@@ -183,8 +192,8 @@ class Session:
     async def _ask_plaintext(self) -> Descriptor:
         maker = self.maker
         assert maker is not None
-        message = self.request.ask_plaintext(localid=self.local, remoteid=self.remote)
-        _, descriptor = await maker.call_back(self.exchange, message, self.pool.config.limits.callback_timeout)
+        message = self.request.ask_plaintext()
+        _, descriptor = await maker.call_back(self.exchange, message, None)
         assert descriptor is not None  # the protocol's books see to that
         return descriptor
 
@@ -231,8 +240,26 @@ class Session:
 
     # --- the relay -----------------------------------------------------------------------------------------------------------
 
-    def _relay_to(self, plain: Descriptor) -> None:
-        cipher, self._cipher, self._plain = self._cipher, None, None
+    def _plaintext_end(self) -> Descriptor | socket.socket:
+        """Hand over the plaintext descriptor, as a socket if it is one. Raises WireError if it cannot be used."""
+        plain, self._plain = self._plain, None
+        assert plain is not None
+        if not stat.S_ISSOCK(os.fstat(plain.fileno()).st_mode):
+            return plain
+        given = plain.socket()
+        try:
+            self.pool.refuse_own(given)
+        except OSError:
+            given.close()
+            raise WireError(ErrorCode.PLAIN_SOCKET_NEEDED, "The plaintext socket is not connected") from None
+        except WireError:
+            given.close()
+            raise
+        return given
+
+    def _relay_to_plaintext(self) -> None:
+        plain = self._plaintext_end()
+        cipher, self._cipher = self._cipher, None
         assert cipher is not None
         decision, idle = self.decision, self.pool.config.limits.idle_timeout or None
         if decision.idle_timeout is not None:
