@@ -184,6 +184,10 @@ class PoolContext:
         self.verify_mode = ssl.CERT_REQUIRED if purpose is ssl.Purpose.SERVER_AUTH else ssl.CERT_NONE
         self.check_hostname = purpose is ssl.Purpose.SERVER_AUTH
         self.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+        self.protocol = ssl.PROTOCOL_TLS_CLIENT if purpose is ssl.Purpose.SERVER_AUTH else ssl.PROTOCOL_TLS_SERVER
+        # callers read these, and set what they mean to be stricter; the pool's policy is stricter than any of it
+        self.options = ssl.Options(0)
+        self.verify_flags = ssl.VERIFY_DEFAULT
         self.post_handshake_auth: bool | None = None
         self._alpn: tuple[str, ...] = ()
 
