@@ -23,7 +23,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import NameOID, PublicKeyAlgorithmOID
 
 from tlspool_core.tls.alerts import BadCertificate, TlsError
 from tlspool_core.tls.connection import TlsConnection
@@ -144,7 +144,8 @@ def examine(certificate_type: int, entries: Sequence[CertificateEntry]) -> PeerC
     """What a plugin for X.509 does at the least: the public key of the first certificate."""
     try:
         certificate = x509.load_der_x509_certificate(entries[0].data)
-        return PublicKeyCredential(certificate_type, tuple(entries), certificate.public_key())
+        pss = certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS
+        return PublicKeyCredential(certificate_type, tuple(entries), certificate.public_key(), pss)
     except (ValueError, UnsupportedAlgorithm):
         raise BadCertificate("no X.509 certificate") from None
 

@@ -237,4 +237,6 @@ class ServerEstablished(Established13):
         if not hmac.compare_digest(finished.verify_data, expected):
             raise BadFinished("after post-handshake authentication")
         await hs.judge(peer, self._context)
-        self.peer, self.facts, self._context = hs.peer, hs.facts(), hs.context
+        self._context = hs.context
+        if peer is not None:  # a client that declines stays who it was
+            self.peer, self.facts = peer, hs.facts()
