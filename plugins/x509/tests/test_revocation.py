@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tlspool_x509.credential_type import X509Type
 from tlspool_x509.ocsp import BadResponse, certificate_status
 
-from tlspool_core.api import Verdict
+from tlspool_core.api import TrustRecord, Verdict
 
 DAY = timedelta(days=1)
 POINT = x509.CRLDistributionPoints(
@@ -66,10 +66,6 @@ def test_an_announced_list_that_is_not_there(pki: Any, kind: X509Type) -> None:
     assert "the certificate says where" in finding.reason
 
 
-def _delta(root: Any, pki: Any) -> bytes:
-    return root.revocation_list(extra=[(x509.DeltaCRLIndicator(1), True)])
-
-
 def _scope(root: Any, **options: Any) -> bytes:
     chosen = {
         "full_name": None,
@@ -92,7 +88,6 @@ def _scope(root: Any, **options: Any) -> bytes:
         (lambda root, pki: root.revocation_list(last=pki.now - 9 * DAY, next=pki.now - DAY), Verdict.FALSE),
         (lambda root, pki: root.revocation_list(last=pki.now + DAY, next=pki.now + 2 * DAY), Verdict.FALSE),
         (lambda root, pki: root.revocation_list(signer=pki.key("p256")), Verdict.FALSE),
-        (_delta, Verdict.FALSE),
         (lambda root, pki: _scope(root, only_contains_user_certs=True), Verdict.STRICT),
         (lambda root, pki: _scope(root, only_contains_ca_certs=True), Verdict.FALSE),
         (lambda root, pki: _scope(root, indirect_crl=True), Verdict.FALSE),
@@ -104,6 +99,30 @@ def test_only_lists_that_are_the_issuers_word_count(pki: Any, kind: X509Type, ma
     root = pki.root()
     backend = pki.trusting(kind, root.pem, make(root, pki))
     assert _verdict(pki, kind, "R", backend, pki.peer(kind, root.issue("example.com"))) is verdict
+
+
+def test_lists_that_could_never_count_are_not_taken(pki: Any, kind: X509Type) -> None:
+    root = pki.root()
+    delta = root.revocation_list(extra=[(x509.DeltaCRLIndicator(1), True)])
+    with pytest.raises(ValueError, match="delta list"):
+        kind.import_trust(delta, pinned=False)
+    builder = x509.CertificateRevocationListBuilder(root.certificate.subject, pki.now - DAY, pki.now + DAY)
+    with pytest.raises(ValueError, match="no cRLNumber"):
+        kind.import_trust(builder.sign(root.key, SHA256()).public_bytes(Encoding.DER), pinned=False)
+    # where it got into the database all the same, it counts for nothing
+    backend = pki.trusting(kind, root.pem)
+    identifier = root.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    with backend.write() as databases:
+        databases.put_trust(TrustRecord(key=identifier, type="x509", blob=delta))
+    assert _verdict(pki, kind, "R", backend, pki.peer(kind, root.issue("example.com"))) is Verdict.FALSE
+
+
+def test_a_list_without_key_identifier(pki: Any, kind: X509Type) -> None:
+    root = pki.root()
+    builder = x509.CertificateRevocationListBuilder(root.certificate.subject, pki.now - DAY, pki.now + DAY)
+    bare = builder.add_extension(x509.CRLNumber(1), critical=False).sign(root.key, SHA256()).public_bytes(Encoding.DER)
+    backend = pki.trusting(kind, root.pem, bare)
+    assert _verdict(pki, kind, "R", backend, pki.peer(kind, root.issue("example.com"))) is Verdict.STRICT
 
 
 @pytest.mark.parametrize("kind_of_key", ["rsa2048", "ed25519", "mldsa65"])

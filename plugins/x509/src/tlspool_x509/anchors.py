@@ -4,7 +4,9 @@ Theory of operation
 -------------------
 An anchor is kept under its subjectKeyIdentifier, since that is what certificates give as authorityKeyIdentifier; an anchor without
 one under a hash of its name.  Each chain is asked for the few keys that it mentions, so that the size of the database does not
-matter, and a change to it counts at once.  Revocation lists stand under the key of their issuer, beside it.
+matter, and a change to it counts at once.  Only for certificates that do not say which key signed them (CAs made with simple tools
+leave that out) anchors are found by their names, through an index that is made when the database has changed.  Revocation lists
+stand under the key of their issuer, beside it.
 
 A record that is marked as revoked takes the trust from what it names, whatever else speaks for it.
 """
@@ -106,16 +108,44 @@ def chain_keys(chain: Iterable[x509.Certificate]) -> tuple[bytes, ...]:
     return tuple(keys)
 
 
+def _by_name(anchors: Iterable[Anchor]) -> dict[bytes, set[bytes]]:
+    """Keys of anchors by their DER names."""
+    found: dict[bytes, set[bytes]] = {}
+    for anchor in anchors:
+        found.setdefault(anchor.certificate.subject.public_bytes(), set()).add(anchor.key)
+    return found
+
+
 class TrustStore:
     """Looks things up for one chain at a time."""
 
     def __init__(self, system: dict[bytes, tuple[Anchor, ...]] | None = None) -> None:
         self._system = system or {}
+        self._system_names = _by_name(anchor for anchors in self._system.values() for anchor in anchors)
+        self._names: tuple[int, dict[bytes, set[bytes]]] | None = None
 
-    def anchors(self, chain: Sequence[x509.Certificate], role: Role, config: ConfigBackend) -> list[Anchor]:
-        """Anchors that a path from this chain may end in, for peers in `role`."""
+    def keys(self, chain: Sequence[x509.Certificate], config: ConfigBackend) -> tuple[bytes, ...]:
+        """Keys under which anchors of the chain are, if there are any. Raises ConfigError."""
+        nameless = [one.issuer for one in chain if authority_key_id(one.extensions) is None]
+        found = dict.fromkeys(chain_keys(chain))
+        for name in nameless:
+            encoded = name.public_bytes()
+            found |= dict.fromkeys((*self._keys_by_name(config).get(encoded, ()), *self._system_names.get(encoded, ())))
+        return tuple(found)
+
+    def _keys_by_name(self, config: ConfigBackend) -> dict[bytes, set[bytes]]:
+        generation = config.generation()
+        if self._names is None or self._names[0] != generation:
+            with config.read() as databases:
+                records = [(record, self._anchor(record)) for record in databases.trusts(TYPE)]
+            anchors = (Anchor(made, record.roles, record.key) for record, made in records if made is not None)
+            self._names = (generation, _by_name(anchors))
+        return self._names[1]
+
+    def anchors(self, keys: Iterable[bytes], role: Role, config: ConfigBackend) -> list[Anchor]:
+        """Anchors under these keys, for peers in `role`. Raises ConfigError."""
+        keys = tuple(keys)
         found: dict[bytes, Anchor] = {}
-        keys = chain_keys(chain)
         with config.read() as databases:
             records = [record for key in keys for record in databases.trust(key)]
         for record in records:
@@ -136,8 +166,9 @@ class TrustStore:
 
     def revocation_lists(self, issuer: x509.Certificate, config: ConfigBackend) -> list[x509.CertificateRevocationList]:
         """Lists beside an issuer; nothing about them is checked yet."""
+        keys = dict.fromkeys((issuer_key(issuer), name_key(issuer.subject)))  # lists may leave out the key identifier
         with config.read() as databases:
-            records = databases.trust(issuer_key(issuer))
+            records = [record for key in keys for record in databases.trust(key)]
         lists = [_revocation_list(record.blob) for record in records if record.type == TYPE and record.blob and not record.pinned]
         return [one for one in lists if one is not None and one.issuer == issuer.subject]
 

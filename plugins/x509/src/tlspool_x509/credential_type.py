@@ -25,7 +25,7 @@ from tlspool_core.api import (
     UnsupportedCertificate,
 )
 from tlspool_x509 import imports, local
-from tlspool_x509.anchors import TYPE, TrustStore, chain_keys, read_bundle
+from tlspool_x509.anchors import TYPE, TrustStore, read_bundle
 from tlspool_x509.certificates import utc_now
 from tlspool_x509.keys import public_key_of, strength_of
 from tlspool_x509.local import X509Credential
@@ -85,7 +85,7 @@ class X509Type(CredentialType):
         """See `peer.examine`. Raises a TlsError."""
         if certificate_type != CERTIFICATE_TYPE:
             raise UnsupportedCertificate(f"certificate type {certificate_type} is not X.509")
-        return examine(entries)
+        return examine(entries, lambda chain: self._state.validator.trust.keys(chain, config))
 
     def identities(self, peer: PeerCredential) -> tuple[DoNAI, ...]:
         """Users first, then domains; wildcards are none."""
@@ -104,7 +104,7 @@ class X509Type(CredentialType):
     def trust_keys(self, peer: PeerCredential) -> tuple[bytes, ...]:
         """Issuers of everything that was shown, and what the end certificate may be pinned under."""
         assert isinstance(peer, X509Peer)
-        return (*chain_keys(peer.chain), peer.fingerprint, peer.key_fingerprint)
+        return (*peer.anchor_keys, peer.fingerprint, peer.key_fingerprint)
 
     def strength(self, peer: PeerCredential) -> int:
         """The weakest key of the end certificate and of those issuers that were shown; anchors are the operator's choice."""

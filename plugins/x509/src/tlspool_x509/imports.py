@@ -26,8 +26,9 @@ from tlspool_x509.certificates import (
     spki_of,
     split_der,
 )
-from tlspool_x509.keys import key_fault, public_key_of, usage_fault
+from tlspool_x509.keys import key_fault, public_key_of, signature_fault, usage_fault
 from tlspool_x509.names import title
+from tlspool_x509.revocation import form_fault
 
 _PIN_TEXT = re.compile(rb"\s*sha256//([A-Za-z0-9+/]{43}=)\s*")
 
@@ -89,6 +90,13 @@ def _as_revocation_list(der: bytes) -> x509.CertificateRevocationList | None:
 
 
 def _list_record(revocation_list: x509.CertificateRevocationList, der: bytes) -> TrustRecord:
+    """Raises ValueError for a list that could never be used."""
+    try:
+        fault = form_fault(revocation_list) or signature_fault(revocation_list)
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+        fault = f"a revocation list cannot be read: {error}"
+    if fault:
+        raise ValueError(fault)
     key = authority_key_id(revocation_list.extensions) or name_key(revocation_list.issuer)
     return TrustRecord(key=key, type=TYPE, blob=der)
 

@@ -9,7 +9,7 @@ policy look at later, so that nothing is parsed twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -24,6 +24,7 @@ from tlspool_core.api import (
     PublicKeyCredential,
     UnsupportedCertificate,
 )
+from tlspool_x509.anchors import chain_keys
 from tlspool_x509.certificates import MAX_CHAIN, Malformed, parse_certificate, spki_of
 from tlspool_x509.keys import is_pss, key_fault, public_key_of, usage_fault
 from tlspool_x509.names import Names
@@ -40,6 +41,7 @@ class X509Peer(PublicKeyCredential):
     fingerprint: bytes  # SHA-256 of the end certificate
     key_fingerprint: bytes  # SHA-256 of its SubjectPublicKeyInfo
     digest: bytes = field(repr=False)  # SHA-256 over everything that was shown
+    anchor_keys: tuple[bytes, ...] = field(repr=False)  # keys of the trust database under which its anchors may be
 
     @property
     def leaf(self) -> x509.Certificate:
@@ -63,8 +65,13 @@ def _known(der: bytes) -> x509.Certificate:
     return parse_certificate(der)
 
 
-def examine(entries: Sequence[CertificateEntry]) -> X509Peer:
-    """From the entries of a Certificate message. Raises DecodeError, BadCertificate, UnsupportedCertificate, InsufficientSecurity."""
+def examine(
+    entries: Sequence[CertificateEntry], anchor_keys: Callable[[Sequence[x509.Certificate]], tuple[bytes, ...]] = chain_keys
+) -> X509Peer:
+    """From the entries of a Certificate message; `anchor_keys` says where to look for anchors of a chain.
+
+    Raises DecodeError, BadCertificate, UnsupportedCertificate, InsufficientSecurity.
+    """
     if not entries:
         raise DecodeError("no certificate in the message")
     if len(entries) > MAX_CHAIN:
@@ -91,4 +98,5 @@ def examine(entries: Sequence[CertificateEntry]) -> X509Peer:
         fingerprint=sha256(entries[0].data).digest(),
         key_fingerprint=sha256(spki_of(leaf)).digest(),
         digest=sha256(b"".join([sha256(entry.data).digest() for entry in entries])).digest(),
+        anchor_keys=anchor_keys(chain),
     )

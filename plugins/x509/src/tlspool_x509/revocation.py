@@ -67,7 +67,7 @@ def _name(issuer: x509.Certificate) -> str:
 def _fault(one: x509.CertificateRevocationList, certificate: x509.Certificate, issuer: x509.Certificate, now: datetime) -> str:
     """Why a list cannot be used for the certificate; "" if it can."""
     try:
-        fault = _form_fault(one) or _scope_fault(one, certificate) or signature_fault(one) or _issuer_fault(one, issuer)
+        fault = form_fault(one) or _scope_fault(one, certificate) or signature_fault(one) or _issuer_fault(one, issuer)
     except (ValueError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
         return f"the revocation list cannot be read: {error}"
     if not fault and one.last_update_utc > now + SKEW:
@@ -79,7 +79,8 @@ def _number(one: x509.CertificateRevocationList) -> int:
     return one.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
-def _form_fault(one: x509.CertificateRevocationList) -> str:
+def form_fault(one: x509.CertificateRevocationList) -> str:
+    """Why a list cannot be used whatever it is held against; "" if it can. Raises what the library raises on nonsense."""
     try:
         number = one.extensions.get_extension_for_class(x509.CRLNumber)
     except x509.ExtensionNotFound:

@@ -8,7 +8,7 @@ is used for both roles, with these changes to its rules:
 
 * extendedKeyUsage, where present, names the role of the peer (in an end certificate anyExtendedKeyUsage is refused);
 * keyUsage may be missing in an issuer (RFC 5280 section 6.1.4 (n)), but where present has keyCertSign;
-* authorityKeyIdentifier, where present in an issuer, has a keyIdentifier (section 4.2.1.1);
+* authorityKeyIdentifier may be missing, too, but where present has a keyIdentifier (section 4.2.1.1);
 * policyConstraints are refused, since policies are not processed.
 
 Names are for `names` and for policy, not for the path.
@@ -57,9 +57,9 @@ def _issuer_key_usage(_policy: Policy, _certificate: x509.Certificate, usage: x5
         raise ValueError("keyUsage of an issuer lacks keyCertSign")
 
 
-def _issuer_authority(_policy: Policy, _certificate: x509.Certificate, authority: x509.AuthorityKeyIdentifier | None) -> None:
+def _authority(_policy: Policy, _certificate: x509.Certificate, authority: x509.AuthorityKeyIdentifier | None) -> None:
     if authority is not None and authority.key_identifier is None:
-        raise ValueError("authorityKeyIdentifier of an issuer has no keyIdentifier")
+        raise ValueError("authorityKeyIdentifier has no keyIdentifier")
 
 
 def _ca_policy(role: Role) -> ExtensionPolicy:
@@ -67,14 +67,18 @@ def _ca_policy(role: Role) -> ExtensionPolicy:
         ExtensionPolicy.webpki_defaults_ca()
         .may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, _issuer_usage(role))
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, _issuer_key_usage)
-        .may_be_present(x509.AuthorityKeyIdentifier, Criticality.NON_CRITICAL, _issuer_authority)
+        .may_be_present(x509.AuthorityKeyIdentifier, Criticality.NON_CRITICAL, _authority)
         .may_be_present(x509.SubjectKeyIdentifier, Criticality.NON_CRITICAL, None)
         .require_not_present(x509.PolicyConstraints)
     )
 
 
 def _end_policy(role: Role) -> ExtensionPolicy:
-    return ExtensionPolicy.webpki_defaults_ee().may_be_present(x509.ExtendedKeyUsage, Criticality.NON_CRITICAL, _end_usage(role))
+    return (
+        ExtensionPolicy.webpki_defaults_ee()
+        .may_be_present(x509.ExtendedKeyUsage, Criticality.NON_CRITICAL, _end_usage(role))
+        .may_be_present(x509.AuthorityKeyIdentifier, Criticality.NON_CRITICAL, _authority)
+    )
 
 
 CA_POLICY: Final = {role: _ca_policy(role) for role in EKU_OF_ROLE}

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from cryptography import x509
 
@@ -30,6 +31,9 @@ from tlspool_x509.settings import X509Settings
 
 KEPT_SECONDS = 60.0
 MAX_KEPT = 1024
+
+
+_Key: TypeAlias = tuple[bytes, tuple[bytes, ...], Role]  # what was shown, where anchors were looked for, and for what
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,12 @@ class Validator:
         self._settings = settings
         self.trust = trust
         self.clock = clock
-        self._kept: OrderedDict[tuple[bytes, Role], _Kept] = OrderedDict()
+        self._kept: OrderedDict[_Key, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def path(self, peer: X509Peer, role: Role, config: ConfigBackend, *, ignore_caches: bool = False) -> Path:
         """The path of a peer that acts in `role`. Raises Untrusted."""
-        key = (peer.digest, role)
+        key = (peer.digest, peer.anchor_keys, role)
         generation = config.generation()
         kept = None if ignore_caches else self._lookup(key, generation)
         if kept is None or (isinstance(kept, Path) and validity_fault(peer.leaf, self.clock())):
@@ -63,7 +67,7 @@ class Validator:
             raise Untrusted(kept)
         return kept
 
-    def _lookup(self, key: tuple[bytes, Role], generation: int) -> Path | str | None:
+    def _lookup(self, key: _Key, generation: int) -> Path | str | None:
         with self._lock:
             kept = self._kept.get(key)
             if kept is None or kept.generation != generation or kept.until < time.monotonic():
@@ -71,7 +75,7 @@ class Validator:
             self._kept.move_to_end(key)
             return kept.outcome
 
-    def _keep(self, key: tuple[bytes, Role], kept: _Kept) -> None:
+    def _keep(self, key: _Key, kept: _Kept) -> None:
         with self._lock:
             self._kept[key] = kept
             self._kept.move_to_end(key)
@@ -80,7 +84,7 @@ class Validator:
 
     def _judge(self, peer: X509Peer, role: Role, config: ConfigBackend) -> Path | str:
         try:
-            path = find_path(peer.chain, self.trust.anchors(peer.chain, role, config), role, self.clock())
+            path = find_path(peer.chain, self.trust.anchors(peer.anchor_keys, role, config), role, self.clock())
             self._check_name(peer, role)
             self._check_known(path, config)
         except Untrusted as reason:
