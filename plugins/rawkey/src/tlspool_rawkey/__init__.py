@@ -1,0 +1,1 @@
+"""Raw public keys (RFC 7250) for the TLS Pool."""
