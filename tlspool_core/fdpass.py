@@ -13,7 +13,7 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -112,6 +112,24 @@ def send(sock: socket.socket, data: bytes, descriptor: int | None = None) -> int
         return sock.send(data, socket.MSG_NOSIGNAL)
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes())
     return sock.sendmsg([data], [rights], socket.MSG_NOSIGNAL)
+
+
+def leads_to(descriptor: Descriptor, addresses: Collection[str]) -> bool:
+    """It is a UNIX socket that is connected to one of these paths.
+
+    The pool asks this of its own paths: if it became the owner of an application's end of a connection to itself, that connection
+    would never be seen to end, nor would what hangs on it.
+    """
+    try:
+        looked_at = socket.socket(fileno=descriptor.fileno())
+    except OSError:
+        return False  # no socket at all
+    try:
+        return looked_at.family == socket.AF_UNIX and looked_at.getpeername() in addresses
+    except OSError:
+        return False
+    finally:
+        looked_at.detach()
 
 
 def close_all(descriptors: Iterable[Descriptor]) -> None:

@@ -134,3 +134,22 @@ def test_one_owner(pair: tuple[socket.socket, socket.socket]) -> None:
     assert not again.open
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
+
+
+def test_where_a_socket_leads(tmp_path: Path) -> None:
+    """Told of the connecting end, and of nothing else; the descriptor stays as it was."""
+    path = str(tmp_path / "here")
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client, socket.socket() as unconnected:
+        listening.bind(path)
+        listening.listen()
+        client.connect(path)
+        server, _ = listening.accept()
+        inner, outer = socket.socketpair()
+        with server, inner, outer, Path(os.devnull).open("rb") as file:
+            told = {}
+            for name, number in [("client", client), ("server", server), ("pair", inner), ("tcp", unconnected), ("file", file)]:
+                descriptor = fdpass.Descriptor(os.dup(number.fileno()))
+                told[name] = fdpass.leads_to(descriptor, {path})
+                os.fstat(descriptor.fileno())
+                assert not fdpass.leads_to(fdpass.Descriptor(os.dup(number.fileno())), {"elsewhere"})
+    assert told == {"client": True, "server": False, "pair": False, "tcp": False, "file": False}

@@ -166,10 +166,20 @@ class Client:
 
     def _answered(self, callback: Callback, message: CallbackMessage, descriptor: Descriptor | None) -> None:
         future = self._waiting.pop(callback, None)
+        if descriptor is not None and self._leads_here(descriptor):
+            descriptor.close()
+            if future is not None and not future.done():
+                future.set_exception(_leads_here())
+            return
         if future is not None and not future.done():
             future.set_result((message, descriptor))
         elif descriptor is not None:
             descriptor.close()
+
+    def _leads_here(self, descriptor: Descriptor) -> bool:
+        """It is an application's connection to this pool, whose end would not be seen any more if the pool held it."""
+        paths = {str(configured.path) for configured in self._pool.config.sockets}
+        return fdpass.leads_to(descriptor, paths | {self._socket.getsockname()})
 
     async def call_back(self, exchange: Exchange, message: CallbackMessage, time_limit: float | None) -> CallbackAnswer:
         """Ask the application; the caller owns the descriptor. Raises WireError if it refuses, vanishes, or takes too long.
@@ -239,6 +249,8 @@ class Client:
         else:
             assert descriptor is not None
             try:
+                if self._leads_here(descriptor):
+                    raise _leads_here()
                 session = self._pool.admit(self, exchange, request, descriptor)
             except WireError:
                 descriptor.close()
@@ -273,6 +285,10 @@ class Client:
             log.exception("fault while renegotiating")
             data = self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER))
         self._send(data)
+
+
+def _leads_here() -> WireError:
+    return WireError(ErrorCode.CONNECTION_DRIVER, "The socket is a connection to the TLS Pool itself")
 
 
 def _abandon(future: asyncio.Future[CallbackAnswer]) -> None:
