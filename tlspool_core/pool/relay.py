@@ -29,15 +29,15 @@ from typing import Final
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool.linger import linger
-from tlspool_core.pool.relay_commons import BATCH, SMALL_BATCH, commons_of
+from tlspool_core.pool.relay_commons import BATCH, commons_of
 from tlspool_core.pool.relay_ends import cipher_end, plain_end
+from tlspool_core.pool.relay_pace import Pace
 from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE, Watched
 from tlspool_core.tls.bulk import complete_record, open_batch, seal_batch, sealed_capacity
 from tlspool_core.tls.connection import TlsConnection
 from tlspool_core.tls.questions import AnyQuestion
 
 _NOTHING: Final = memoryview(b"")
-_FIRST_WINDOW: Final = 64 * 1024
 # A peer that makes us answer (KeyUpdate) and does not read the answers is not read either beyond this.
 _MOST_ANSWERS: Final = 2 * BATCH
 
@@ -56,12 +56,12 @@ class Relay(Watched):
         "_on_closed",
         "_on_question",
         "_out_over",
+        "_pace_in",
+        "_pace_out",
         "_partial",
         "_to_cipher",
         "_to_plain",
         "_untold",
-        "_window_in",
-        "_window_out",
         "octets_in",
         "octets_out",
     )
@@ -98,7 +98,7 @@ class Relay(Watched):
         self._asked: AnyQuestion | None = None
         self._in_over = False  # the peer sends no more
         self._out_over = False  # the application sends no more, close_notify is on its way
-        self._window_in = self._window_out = _FIRST_WINDOW
+        self._pace_in, self._pace_out = Pace(), Pace()
         self.octets_in = self.octets_out = 0
 
     # --- what the session calls --------------------------------------------------------------------------------------------------
@@ -136,25 +136,24 @@ class Relay(Watched):
     # --- from the peer to the application ----------------------------------------------------------------------------------------
 
     def _read_cipher(self) -> bool:
-        commons = self._commons
+        commons, pace = self._commons, self._pace_in
         commons.touch(self)
         wire, kept = commons.incoming, len(self._partial)
         if kept:
             wire[:kept] = self._partial
-        room = commons.batch(self._window_in)
+        room = commons.batch(pace.window)
         try:
             count = self._cipher.read(wire[kept : kept + room])
         except BlockingIOError:
-            return True
+            return bool(self._armed & CIPHER_READ)
         except OSError:
             count = 0
         if not count:
             self._cipher_ended()
             return False
-        quiet = self._open(kept + count)
-        if count == room and not self._to_plain:
-            self._window_in = min(2 * room, BATCH)
-        return quiet
+        self._pace_out.streamed = 0
+        pace.took(count, room)
+        return self._open(kept + count) and self._stays_watched(CIPHER_READ, pace.can_wait(count))
 
     def _open(self, end: int) -> bool:
         """Open what lies in the shared buffer up to `end`, deliver it, and keep what cannot be opened yet; True if all is quiet."""
@@ -213,7 +212,7 @@ class Relay(Watched):
             return
         rest = self._write_plain(data)
         if rest:
-            self._window_in = max(len(data) - len(rest), SMALL_BATCH)
+            self._pace_in.blocked(len(data) - len(rest))
             self._to_plain = memoryview(bytes(rest))
             self._commons.held += len(rest)
 
@@ -249,15 +248,15 @@ class Relay(Watched):
     # --- from the application to the peer ----------------------------------------------------------------------------------------
 
     def _read_plain(self) -> bool:
-        commons, records = self._commons, self._connection.records
+        commons, records, pace = self._commons, self._connection.records, self._pace_out
         commons.touch(self)
         plain, out = commons.incoming, commons.outgoing
-        wanted = BATCH if self._plain.messages else commons.batch(self._window_out)
+        wanted = BATCH if self._plain.messages else commons.batch(pace.window)
         room = min(wanted, sealed_capacity(records, len(out)))
         try:
             count = self._plain.read(plain[:room])
         except BlockingIOError:
-            return self._plain.pollable
+            return bool(self._armed & PLAIN_READ)
         except OSError as error:
             if error.errno == errno.EMSGSIZE:
                 self.abort("message too long")
@@ -267,14 +266,14 @@ class Relay(Watched):
             self._plain_ended()
             return False
         self.octets_out += count
+        self._pace_in.streamed = 0
+        pace.took(count, room)
         if records.write_protection.needs_update:
             self._connection.before_bulk()
         if self._connection.has_output:  # under the keys that it was queued with, so before any other record
             self._send(memoryview(self._connection.data_to_send()))
         self._send(out[: seal_batch(records, plain, count, out)])
-        if count == room and not self._to_cipher:
-            self._window_out = min(2 * room, BATCH)
-        return not self._to_cipher and self._cipher.can_write and self._plain.pollable
+        return not self._to_cipher and self._cipher.can_write and self._stays_watched(PLAIN_READ, pace.can_wait(count))
 
     def _send(self, records: memoryview) -> None:
         """To the peer, behind what waits already."""
@@ -286,7 +285,7 @@ class Relay(Watched):
             return
         rest = self._write_cipher(records)
         if rest:
-            self._window_out = max(len(records) - len(rest), SMALL_BATCH)
+            self._pace_out.blocked(len(records) - len(rest))
             self._to_cipher = memoryview(bytes(rest))
             self._commons.held += len(rest)
 
@@ -367,6 +366,18 @@ class Relay(Watched):
         self._commons.forget(self)
         self._on_closed(cause, self.octets_in, self.octets_out)
 
+    def _stays_watched(self, bit: int, can_wait: bool) -> bool:
+        """After a good read: go on at the next tick, or at once while the descriptor is not watched; True if all stays as it is."""
+        if can_wait:
+            if not self._deferred:
+                self._commons.put_off(self)
+            self._deferred |= bit
+            return False
+        if self._armed & bit:
+            return True
+        self._defer(bit)
+        return False
+
     # --- mechanics ---------------------------------------------------------------------------------------------------------------
 
     def _resume(self) -> None:
@@ -394,7 +405,7 @@ class Relay(Watched):
         if question is not None and question is not self._asked:
             self._asked = question
             self._loop.call_soon(self._ask, question)
-        self._watch(self._needed())
+        self._watch(self._needed() & ~self._deferred)
         if not (self._plain.can_read or self._plain.can_write):
             self._plain.close()
 

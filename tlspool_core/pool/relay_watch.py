@@ -31,7 +31,7 @@ class Watched(ABC):
     __slots__ = (
         "_armed",
         "_cipher",
-        "_file_turn_due",
+        "_deferred",
         "_idle_timeout",
         "_idle_timer",
         "_last_active",
@@ -54,7 +54,7 @@ class Watched(ABC):
         self._cipher = cipher
         self._plain = plain
         self._armed = 0
-        self._file_turn_due = False
+        self._deferred = 0  # what is put off until the next tick
         self._idle_timeout = idle_timeout
         self._last_active = loop.time()
         self._idle_timer = None if idle_timeout is None else loop.call_later(idle_timeout, self._check_idle)
@@ -74,6 +74,10 @@ class Watched(ABC):
 
     @abstractmethod
     def _drain_plain(self) -> None: ...
+
+    @abstractmethod
+    def _needed(self) -> int:
+        """What can be gone on with, once it is ready."""
 
     @abstractmethod
     def _settle(self) -> None:
@@ -100,6 +104,13 @@ class Watched(ABC):
 
     # --- descriptors -------------------------------------------------------------------------------------------------------------
 
+    def tick(self) -> None:
+        """Do now what was put off."""
+        deferred, self._deferred = self._deferred, 0
+        for bit, step in ((CIPHER_READ, self._read_cipher), (PLAIN_READ, self._read_plain)):
+            if deferred & bit and not self.closed and self._needed() & bit:
+                self._run(step)
+
     def _watch(self, wanted: int) -> None:
         """Have the loop watch exactly this."""
         armed = self._armed
@@ -121,9 +132,15 @@ class Watched(ABC):
     def _watch_plain(self) -> None:
         if self._plain.pollable:
             self._loop.add_reader(self._plain.fd, self._run, self._read_plain)
-        elif not self._file_turn_due:
-            self._file_turn_due = True
-            self._loop.call_soon(self._file_turn)
+        else:  # a regular file is always ready: it gets its turn in the next round of the loop
+            self._armed &= ~PLAIN_READ
+            self._defer(PLAIN_READ)
+
+    def _defer(self, bit: int) -> None:
+        """Have it done in the next round of the loop without asking the kernel."""
+        if not self._deferred & bit:
+            self._deferred |= bit
+            self._loop.call_soon(self.tick)
 
     def _unwatch(self, stopped: int) -> None:
         if stopped & CIPHER_READ:
@@ -138,13 +155,6 @@ class Watched(ABC):
     def _unwatch_cipher(self) -> None:
         """Before the cipher socket is closed or given away."""
         self._watch(self._armed & (PLAIN_READ | PLAIN_WRITE))
-
-    def _file_turn(self) -> None:
-        """A regular file is always ready: it is read in every round of the loop in which it is watched."""
-        self._file_turn_due = False
-        if self._armed & PLAIN_READ:
-            self._armed &= ~PLAIN_READ
-            self._run(self._read_plain)
 
     # --- time --------------------------------------------------------------------------------------------------------------------
 
