@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import INSTALLED, DaemonProcess, eventually
+from conftest import INSTALLED, DaemonProcess, both, eventually
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tlspool_core.client import ErrorCode, PoolError, Session, StartTlsFlags
+from tlspool_core.client import ErrorCode, InfoKind, PoolError, Session, StartTlsFlags
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import LocalCredential, LocalIdentity, Role
 from tlspool_core.registry import Registry
@@ -307,3 +307,40 @@ def test_the_command_connects(world: World, openssl_server: Callable[..., int]) 
     assert b"remote identity: localhost" in done.stderr, done.stderr
     assert b"TLSv1.3" in done.stderr
     assert b"Reused" in done.stdout or b"New, TLSv1.3" in done.stdout
+
+
+# --- both ends in the pool -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_client_is_asked_later_who_it_is(world: World) -> None:
+    pool = world.daemon.pool
+    server, client = both(pool, pool, {"localid": SERVER, "flags": StartTlsFlags.IGNORE_REMOTEID}, {"remoteid": SERVER})
+    with server, client:
+        assert (server.remoteid, client.localid) == ("", "")
+        before = server.export("EXPERIMENTAL")
+        server.renegotiate()
+        assert server.remoteid == CLIENT
+        assert server.check(InfoKind.PEERCERT_SUBJECTALTNAME, CLIENT.encode())
+        assert not server.check(InfoKind.PEERCERT_SUBJECTALTNAME, b"mary@example.com")
+        assert client.check(InfoKind.MYCERT_SUBJECTALTNAME, CLIENT.encode())
+        assert server.export("EXPERIMENTAL") == before
+        client.renegotiate()  # a client changes keys, and asks nobody
+        assert (client.remoteid, client.localid) == (SERVER, CLIENT)
+        client.plaintext.sendall(b"still here")
+        assert server.plaintext.recv(100) == b"still here"
+        with pytest.raises(PoolError) as caught:
+            server.renegotiate(remoteid="mary@example.com")
+        assert caught.value.code == ErrorCode.REMOTEID_REFUSED
+        assert server.plaintext.recv(1) == client.plaintext.recv(1) == b""
+
+
+def test_a_client_may_decline_if_the_server_allows(world: World) -> None:
+    pool = world.daemon.pool
+    wishes = {"remoteid": SERVER, "localid": "", "flags": StartTlsFlags.LOCALID_CHECK}  # nobody can be asked afterwards
+    server, client = both(pool, pool, {"localid": SERVER, "flags": StartTlsFlags.IGNORE_REMOTEID}, wishes)
+    with server, client:
+        server.renegotiate(flags=StartTlsFlags.REQUEST_REMOTEID)
+        assert (server.remoteid, client.localid) == ("", "")
+        with pytest.raises(PoolError) as caught:
+            server.renegotiate()
+        assert caught.value.code == ErrorCode.REMOTEID_MISSING

@@ -177,6 +177,18 @@ def test_the_second_connection_is_resumed_and_judged_again(daemons: Daemons) -> 
         eventually(lambda word=resumed: f"resumed={word}" in here.text)
 
 
+def test_tls12_has_no_second_authentication(daemons: Daemons) -> None:
+    here = daemons("[tls]\nversions = ['1.2']\n")
+    server, client = both(here.pool, here.pool, {"localid": SERVER}, {"remoteid": SERVER})
+    assert client.version() == "TLSv1.2"
+    assert client.info(InfoKind.TLS_UNIQUE) == server.info(InfoKind.TLS_UNIQUE) is not None
+    for end in (server, client):
+        with pytest.raises(PoolError) as caught:
+            end.renegotiate()
+        assert caught.value.code == ErrorCode.RENEGOTIATE_INSECURE
+    check_data(server, client)
+
+
 def test_many_at_a_time_over_one_connection(pools: tuple[DaemonProcess, DaemonProcess]) -> None:
     faults: list[object] = []
 

@@ -148,12 +148,12 @@ class Answers:
         The application (by its user), what it asks for, whom it may be by today's databases, and the destination.
         """
         session = self._session
-        request, maker = session.request, session.maker
-        if self._ignores_caches or request.flags & StartTlsFlags.LOCALID_CHECK or maker is None:
+        request = session.request
+        if self._ignores_caches or request.flags & StartTlsFlags.LOCALID_CHECK:
             return None
         flags = int(request.flags & ~(StartTlsFlags.DETACH | StartTlsFlags.FORK))
         names = (str(self._client_identity()), request.remoteid, request.service, session.peer_address)
-        return (maker.process.uid, flags, self._pool.backend.generation(), *names)
+        return (session.uid, flags, self._pool.backend.generation(), *names)
 
     def _resume(self) -> StoredSession | None:
         """A session to resume, if there is one and the identity that it showed may still be used."""
@@ -212,7 +212,7 @@ class Answers:
     async def _choose_as_client(self, question: ChooseClientCredential) -> Sequence[Credential]:
         if self.local is None:
             local = self._client_identity()
-            if local is None:
+            if local is None or not self._may_settle():
                 return ()
             await self._settle_local(local)
         return await self._credentials(Role.CLIENT)
@@ -231,8 +231,11 @@ class Answers:
         return entry is not None and self._uid_allowed(entry)
 
     def _uid_allowed(self, entry: LocalIdentity) -> bool:
-        maker = self._session.maker
-        return not entry.allowed_uids or (maker is not None and maker.process.uid in entry.allowed_uids)
+        return not entry.allowed_uids or self._session.uid in entry.allowed_uids
+
+    def _may_settle(self) -> bool:
+        """Whether the application can be asked, if it wants to be: after the handshake it waits for no callback."""
+        return self._session.exchange.open or not self._session.request.flags & StartTlsFlags.LOCALID_CHECK
 
     async def _settle_local(self, proposed: DoNAI) -> None:
         """Have the application approve, and check that it may use the identity. Raises Refusal or WireError."""

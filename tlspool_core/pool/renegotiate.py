@@ -17,10 +17,15 @@ from typing import TYPE_CHECKING
 
 from tlspool_core.tls.alerts import TlsError
 from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.flags import StartTlsFlags
 from tlspool_core.wire.messages import StartTls
 
 if TYPE_CHECKING:
     from tlspool_core.pool.session import Session
+
+
+# what a session was set up with, and a renegotiation does not change
+_FIXED = StartTlsFlags.LOCALROLE_PEER | StartTlsFlags.REMOTEROLE_PEER | StartTlsFlags.FORK | StartTlsFlags.DETACH
 
 
 async def renegotiate(session: Session, request: StartTls) -> StartTls:
@@ -31,11 +36,12 @@ async def renegotiate(session: Session, request: StartTls) -> StartTls:
     judged = session.judged = session.pool.loop.create_future()
     try:
         asks_client = _begin(session)
+        session.request = _amended(session.request, request)
         assert session.relay is not None
         session.relay.resume()
         if asks_client:
             async with asyncio.timeout(session.time_limit(request)):
-                session.remote = await judged
+                await judged
     except TlsError as error:
         raise WireError(ErrorCode.RENEGOTIATE_INSECURE, f"Not with this peer: {error}") from None
     except TimeoutError:
@@ -46,8 +52,14 @@ async def renegotiate(session: Session, request: StartTls) -> StartTls:
 
 
 def _begin(session: Session) -> bool:
-    """Have the engine start; whether an answer of the client is to be waited for. Raises TlsError."""
+    """Have the engine start; whether an answer of the client is to be waited for. Raises TlsError, and has done nothing then."""
     if session.role == "server":
         session.connection.request_client_authentication()
     session.connection.update_keys(request_peer=True)
     return session.role == "server"
+
+
+def _amended(old: StartTls, new: StartTls) -> StartTls:
+    """What the session asks for from now on: the peer is judged by the new flags and remote identity."""
+    flags = old.flags & _FIXED | new.flags & ~(_FIXED | StartTlsFlags.RENEGOTIATE)
+    return old.echo(flags=flags, remoteid=new.remoteid)

@@ -76,11 +76,13 @@ class Session:
         "resumption",
         "role",
         "started",
+        "uid",
     )
 
     def __init__(self, pool: Pool, maker: Client, exchange: Exchange, request: StartTls, role: str, cipher: socket.socket) -> None:
         self.pool = pool
         self.maker: Client | None = maker
+        self.uid = maker.process.uid
         self.exchange = exchange
         self.request = request
         self.role = role
@@ -93,7 +95,7 @@ class Session:
         self.resumption: Hashable = None  # key for sessions that a client may resume; None: it may not
         self.peer_address = address_of(cipher)
         self.started = time.monotonic()
-        self.judged: asyncio.Future[str] | None = None  # a renegotiation waits for the judgement
+        self.judged: asyncio.Future[None] | None = None  # a renegotiation waits for the judgement
         self.relay: Relay | None = None
         self.connection: TlsConnection
         self._cipher: socket.socket | None = cipher
@@ -307,19 +309,24 @@ class Session:
         while self.relay is not None and (question := self.connection.question) is not None:
             await answers.settle(self.connection)
             if isinstance(question, JudgePeer):
-                self._judged_again(answers)
+                self._judged_again(answers, question.peer is not None)
+        if answers.local is not None:
+            self.local = str(answers.local)
+            self.own_type = answers.type_of_own(self.connection.own)
         if self.relay is not None:
             self.relay.resume()
 
-    def _judged_again(self, answers: Answers) -> None:
-        """The client was authenticated anew: tell who waits for it."""
-        self.peer_type = answers.peer_type
-        if self.judged is None or self.judged.done():
-            return
-        if answers.failure is not None:
-            self.judged.set_exception(answers.failure)
-        else:
-            self.judged.set_result(str(answers.remote or ""))
+    def _judged_again(self, answers: Answers, shown: bool) -> None:
+        """The client was asked again who it is; one that declined, and may, stays who it was."""
+        if shown and answers.failure is None:
+            self.peer_type = answers.peer_type
+            self.remote = str(answers.remote or "")
+            say(log, logging.INFO, "authenticated again", remote=self.remote)
+        if self.judged is not None and not self.judged.done():
+            if answers.failure is not None:
+                self.judged.set_exception(answers.failure)
+            else:
+                self.judged.set_result(None)
 
     # --- commands ------------------------------------------------------------------------------------------------------------
 
@@ -360,6 +367,8 @@ class Session:
         task, self._task = self._task, None
         if task is not None and not _running(task):
             task.cancel()
+        if self.judged is not None and not self.judged.done():
+            self.judged.set_exception(WireError(ErrorCode.RENEGOTIATE_NOT_FOUND, f"The session has ended: {reason}"))
         relay = self.relay
         if relay is not None:
             relay.close(reason)
