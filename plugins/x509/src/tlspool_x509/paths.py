@@ -146,7 +146,7 @@ def _without_anchor(chain: Sequence[x509.Certificate], refused: Sequence[Anchor]
             break
         top = above
     issuer = top.issuer.rfc4514_string() or "(no name)"
-    return f"{title(chain[0])}: no trust anchor for its issuer {issuer}; if it is to be trusted, add it (tlspool trust add --x509)"
+    return f"{title(chain[0])}: no trust anchor for its issuer {issuer}; if it is to be trusted, add it (tlspool trust add --type x509)"
 
 
 def _plain(text: str) -> str:
