@@ -12,7 +12,7 @@ from tlspool_core.tls.extensions import ExtensionTable, Place
 from tlspool_core.tls.messages import ClientHello
 from tlspool_core.tls.questions import PeerOffer
 from tlspool_core.tls.settings import TLS12
-from tlspool_core.tls.tls12.key_exchange import offered_groups
+from tlspool_core.tls.tls12.key_exchange import GROUPS_UNSAID
 
 _X509_ALONE = bytes((CertificateType.X509,))
 
@@ -39,7 +39,8 @@ class ClientOffer:
 
     @property
     def groups(self) -> Sequence[int]:
-        return offered_groups(self.hello.extensions)
+        groups: Sequence[int] = self.parsed.get(Ext.SUPPORTED_GROUPS, GROUPS_UNSAID)
+        return groups
 
     @property
     def cert_type(self) -> bool:

@@ -28,13 +28,13 @@ T = TypeVar("T")
 
 NAMED_CURVE = 3  # ECCurveType, RFC 8422 section 5.4
 # what a client without supported_groups can be expected to have (RFC 8422 section 4 leaves it open)
-_GROUPS_UNSAID = (NamedGroup.SECP256R1,)
+GROUPS_UNSAID = (NamedGroup.SECP256R1,)
 
 
 def offered_groups(client_extensions: Mapping[int, bytes]) -> Sequence[int]:
     """supported_groups of a ClientHello."""
     content = client_extensions.get(ExtensionType.SUPPORTED_GROUPS)
-    return _GROUPS_UNSAID if content is None else parse_u16s(content)
+    return GROUPS_UNSAID if content is None else parse_u16s(content)
 
 
 class Ecdhe:
