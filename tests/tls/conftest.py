@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tlspool_core.testing.lies import lying
 from tlspool_core.testing.peers import Answers, Pair, TicketBox, software_credential
 from tlspool_core.testing.programs import Link, Programs
 from tlspool_core.tls import TlsConnection
-from tlspool_core.tls.channel import Channel
 from tlspool_core.tls.settings import TLS13, ClientSettings, ServerSettings
 
 
@@ -68,28 +68,7 @@ def link() -> type[Link]:
     return Link
 
 
-class TamperChannel(Channel):
-    """A channel whose owner sends other handshake messages than it believes to send."""
-
-    tamper: Callable[[bytes], list[bytes]]
-
-    def queue(self, message: bytes) -> None:
-        for changed in self.tamper(message):
-            super().queue(changed)
-
-
 @pytest.fixture
-def tampering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Callable[[bytes], list[bytes]]], TlsConnection]:
+def tampering() -> Callable[[Any, Callable[[bytes], list[bytes]]], TlsConnection]:
     """Makes a connection from settings and a function from each of its messages to what is sent instead."""
-
-    def connect(settings: Any, tamper: Callable[[bytes], list[bytes]]) -> TlsConnection:
-        def channel(records: Any, limit: int) -> Channel:
-            made = TamperChannel(records, limit)
-            made.tamper = tamper
-            return made
-
-        with monkeypatch.context() as patch:
-            patch.setattr("tlspool_core.tls.connection.Channel", channel)
-            return TlsConnection(settings)
-
-    return connect
+    return lying
