@@ -203,6 +203,14 @@ def test_it_warns_before_it_expires(pki: Any, kind: X509Type, caplog: pytest.Log
     assert "expires on 2026-06-02" in caplog.text
 
 
+def test_it_warns_if_the_certificate_is_for_another_name(pki: Any, kind: X509Type, caplog: pytest.LogCaptureFixture) -> None:
+    root = pki.root()
+    _load(kind, *_stored(kind, pki, root.issue("example.com", name="right")))
+    assert not caplog.records
+    _load(kind, *_stored(kind, pki, root.issue("example.org", name="wrong")))
+    assert "CN=wrong of example.com does not name it" in caplog.text
+
+
 def test_roles_are_those_of_database_and_certificate(pki: Any, kind: X509Type) -> None:
     holder = pki.root().issue("example.com", usages=[ExtendedKeyUsageOID.SERVER_AUTH])
     local, store = _stored(kind, pki, holder)

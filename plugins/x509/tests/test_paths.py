@@ -254,6 +254,9 @@ def test_mailboxes_under_name_constraints(pki: Any, kind: X509Type) -> None:
         (x509.RFC822Name("example.com"), "john@example.com", Verdict.STRICT),
         (x509.RFC822Name("example.com"), "john@mail.example.com", Verdict.FALSE),
         (x509.RFC822Name("mary@example.com"), "john@example.com", Verdict.FALSE),
+        (x509.RFC822Name("john@example.com"), "john@example.com", Verdict.STRICT),
+        (x509.RFC822Name(".example.com"), "john@mail.example.com", Verdict.STRICT),
+        (x509.RFC822Name(".example.com"), "john@example.com", Verdict.FALSE),
         (x509.DNSName("example.com"), "john@example.com", Verdict.STRICT),
         (x509.DNSName("example.com"), "john@example.org", Verdict.FALSE),
     ):
@@ -266,9 +269,9 @@ def test_mailboxes_under_name_constraints(pki: Any, kind: X509Type) -> None:
 
 def test_utf8_mailboxes_under_name_constraints(pki: Any, kind: X509Type) -> None:
     root = pki.root()
-    text = "jörg@example.com".encode()
+    text = "jörg@mail.example.com".encode()
     other = x509.OtherName(SMTP_UTF8_MAILBOX, b"\x0c" + bytes([len(text)]) + text)
-    for domain, verdict in (("example.com", Verdict.STRICT), ("example.org", Verdict.FALSE)):
+    for domain, verdict in (("mail.example.com", Verdict.STRICT), (".example.com", Verdict.STRICT), ("example.com", Verdict.FALSE)):
         middle = root.authority("Middle", extra=[(x509.NameConstraints([x509.RFC822Name(domain)], None), True)])
         peer = pki.peer(kind, middle.issue(alternative_names=[other]), middle)
         finding = pki.establish(kind, "T", pki.context(kind, pki.trusting(kind, root.pem), peer, "client"))

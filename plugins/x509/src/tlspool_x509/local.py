@@ -31,7 +31,7 @@ from tlspool_x509.certificates import (
     validity_fault,
 )
 from tlspool_x509.keys import is_pss, key_fault, public_key_of, usage_fault
-from tlspool_x509.names import title
+from tlspool_x509.names import Names, title
 
 log = logging.getLogger("tlspool.x509")
 
@@ -64,6 +64,8 @@ async def load_credential(
     leaf = chain[0]
     roles = _usable_roles(local, leaf)
     _check_validity(local, chain, clock())
+    if not Names.of(leaf).name(local.identity, user_case_counts=True) and not Names.of(leaf).name(local.identity):
+        log.warning("the certificate %s of %s does not name it; peers will refuse it", title(leaf), local.identity)
     key = await find_key(local.key_uri)
     names = _schemes(local, leaf, key)
     await _check_key(local, leaf, key, names)
