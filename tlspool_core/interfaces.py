@@ -287,10 +287,16 @@ class EngineParts:
 
 @dataclass(frozen=True, slots=True)
 class SessionParts:
-    """What a credential type adds to the engine for one session (objects that remember)."""
+    """What a credential type adds to the engine for one session (objects that remember), and what it narrows it to.
+
+    A type whose credential is preferred, but cannot be used in every version or with every suite, says so in `versions` and
+    `cipher_suites`; empty means that it does not care. What several types and the configuration leave in common is used.
+    """
 
     key_exchanges: tuple[KeyExchange, ...] = ()
     extensions: tuple[HandshakeExtension, ...] = ()
+    versions: tuple[int, ...] = ()
+    cipher_suites: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,14 @@ class KeyLog:
         os.close(self._descriptor)
 
 
+def _narrow(configured: Sequence[int], wishes: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """What configuration (empty: anything) and every plugin's wish (empty: none) leave, in the order of the first that speaks."""
+    left = tuple(configured)
+    for wish in wishes:
+        left = tuple(code for code in (left or wish) if not wish or code in wish)
+    return left
+
+
 class Engine:
     """Makes settings; one for each configuration."""
 
@@ -124,12 +132,20 @@ class Engine:
 
     def _complete(self, parts: Sequence[SessionParts]) -> dict[str, Any]:
         """The common settings with what plugins bring for one session."""
-        return self._common | {
-            "key_exchanges": tuple(exchange for part in parts for exchange in part.key_exchanges),
-            "extensions": tuple(extension for part in parts for extension in part.extensions),
-            "own_certificate_types": self.certificate_types,
-            "peer_certificate_types": self.certificate_types,
+        narrowed = {
+            "versions": _narrow(self._common["versions"], [part.versions for part in parts]),
+            "cipher_suites": _narrow(self._common["cipher_suites"], [part.cipher_suites for part in parts]),
         }
+        return (
+            self._common
+            | narrowed
+            | {
+                "key_exchanges": tuple(exchange for part in parts for exchange in part.key_exchanges),
+                "extensions": tuple(extension for part in parts for extension in part.extensions),
+                "own_certificate_types": self.certificate_types,
+                "peer_certificate_types": self.certificate_types,
+            }
+        )
 
     def _server(self, common: dict[str, Any]) -> ServerSettings:
         tickets = self._config.tickets

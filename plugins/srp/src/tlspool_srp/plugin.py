@@ -11,6 +11,7 @@ certificate form; the suites with RSA use the certificate of another credential 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tlspool_core.api import (
@@ -137,13 +138,16 @@ class SrpType(CredentialType):
     def begin(self, context: SessionContext) -> SessionParts:
         """Offer or serve SRP, where the local identity has it."""
         role = Role.CLIENT if context.role == "client" else Role.SERVER
-        local = next((one for one in context.local_credentials if one.type == TYPE and one.roles & role), None)
+        usable = [one for one in context.local_credentials if one.roles & role]
+        local = next((one for one in usable if one.type == TYPE), None)
         if local is None:
             return SessionParts()
+        preferred = usable[0] is local  # TLS 1.3 and other suites would leave the password out
         if role is Role.CLIENT:
             account = ClientAccount.decode(local.public, local.identity)
             client = ClientSrp(account.user, account.server, password_source(account, local, context), self._minimum_bits)
-            return SessionParts((client,), (UserExtension(account.user),))
+            parts = SessionParts((client,), (UserExtension(account.user),))
+            return replace(parts, versions=(TLS12,), cipher_suites=tuple(row.code for row in SUITES)) if preferred else parts
         extension = UserExtension()
         server = ServerSrp(
             extension,
