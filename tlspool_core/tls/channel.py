@@ -14,6 +14,8 @@ A channel lives as long as its connection, and holds a few dozen bytes when noth
 
 from __future__ import annotations
 
+from typing import Final
+
 from tlspool_core.tls.alerts import (
     AlertDescription,
     AlertLevel,
@@ -37,6 +39,9 @@ _LONG = frozenset((HandshakeType.CERTIFICATE, HandshakeType.COMPRESSED_CERTIFICA
 # ticket and hello sizes are bounded by their own 16-bit vectors
 _MEDIUM = frozenset((HandshakeType.CLIENT_HELLO, HandshakeType.NEW_SESSION_TICKET, HandshakeType.CERTIFICATE_STATUS))
 MAX_MEDIUM = 131_072
+
+_HANDSHAKE: Final = int(ContentType.HANDSHAKE)
+_ALERT: Final = int(ContentType.ALERT)
 
 Item = tuple[int, bytes]
 
@@ -65,21 +70,21 @@ class Channel:
         while True:
             message = self._next_message()
             if message is not None:
-                return ContentType.HANDSHAKE, message
+                return _HANDSHAKE, message
             if self.peer_closed:
                 return None
             record = self.records.next_record()
             if record is None:
                 return None
             content_type, fragment = record
-            if content_type == ContentType.HANDSHAKE:
+            if content_type == _HANDSHAKE:
                 if not fragment:
                     raise EmptyRecord("handshake record without content")
                 self._join(fragment)
                 continue
             if self._partial:
                 raise InterleavedRecord(f"content type {content_type} inside a handshake message")
-            if content_type == ContentType.ALERT:
+            if content_type == _ALERT:
                 self._alert(fragment)
                 continue
             self._warnings = 0
@@ -164,7 +169,7 @@ class Channel:
     def flush(self) -> None:
         """Write the collected handshake messages as records."""
         if self._outgoing:
-            self.records.write(ContentType.HANDSHAKE, b"".join(self._outgoing))
+            self.records.write(_HANDSHAKE, b"".join(self._outgoing))
             self._outgoing.clear()
 
     def write(self, content_type: int, content: Buffer) -> None:

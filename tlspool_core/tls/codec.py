@@ -118,11 +118,11 @@ class Reader:
 
     def u16s8(self, minimum: int = 1) -> tuple[int, ...]:
         """A list of 16-bit values with one byte of length; `minimum` counts elements."""
-        return _split_u16s(self.vector8(2 * minimum))
+        return split_u16s(self.vector8(2 * minimum))
 
     def u16s16(self, minimum: int = 1) -> tuple[int, ...]:
         """A list of 16-bit values with two bytes of length; `minimum` counts elements."""
-        return _split_u16s(self.vector16(2 * minimum))
+        return split_u16s(self.vector16(2 * minimum))
 
     def finish(self) -> None:
         """The structure must be used up."""
@@ -130,7 +130,8 @@ class Reader:
             raise TrailingBytes(f"{self._end - self._pos} bytes after the end")
 
 
-def _split_u16s(content: bytes) -> tuple[int, ...]:
+def split_u16s(content: bytes) -> tuple[int, ...]:
+    """16-bit values without a length in front. Raises BadLength."""
     if len(content) & 1:
         raise BadLength(f"list of 16-bit values in {len(content)} bytes")
     return unpack(f">{len(content) >> 1}H", content)

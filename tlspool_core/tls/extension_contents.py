@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tlspool_core.tls.alerts import BadLength, IllegalParameter, TrailingBytes
-from tlspool_core.tls.codec import Reader, u8, u16, u16s, u32, vector8, vector16, vector24
+from tlspool_core.tls.codec import Reader, split_u16s, u8, u16, u16s, u32, vector8, vector16, vector24
 
 
 def parse_opaque(content: bytes) -> bytes:
@@ -40,10 +40,10 @@ def parse_u32(content: bytes) -> int:
 
 def parse_u16s(content: bytes) -> tuple[int, ...]:
     """supported_groups (RFC 8446 section 4.2.7), signature_algorithms and signature_algorithms_cert (section 4.2.3)."""
-    reader = Reader(content)
-    values = reader.u16s16()
-    reader.finish()
-    return values
+    length = len(content) - 2
+    if length < 2 or content[0] << 8 | content[1] != length:
+        raise BadLength(f"{len(content)} bytes are no list of 16-bit values")
+    return split_u16s(content[2:])
 
 
 def build_u16s(values: Iterable[int]) -> bytes:
@@ -52,10 +52,10 @@ def build_u16s(values: Iterable[int]) -> bytes:
 
 def parse_u16s8(content: bytes) -> tuple[int, ...]:
     """supported_versions, RFC 8446 section 4.2.1."""
-    reader = Reader(content)
-    values = reader.u16s8()
-    reader.finish()
-    return values
+    length = len(content) - 1
+    if length < 2 or content[0] != length:
+        raise BadLength(f"{len(content)} bytes are no list of 16-bit values")
+    return split_u16s(content[1:])
 
 
 def build_u16s8(values: Iterable[int]) -> bytes:
@@ -72,10 +72,9 @@ def parse_compression_algorithms(content: bytes) -> tuple[int, ...]:
 
 def parse_u8s(content: bytes) -> bytes:
     """psk_key_exchange_modes (RFC 8446 section 4.2.9)."""
-    reader = Reader(content)
-    values = reader.vector8(1)
-    reader.finish()
-    return values
+    if len(content) < 2 or content[0] != len(content) - 1:
+        raise BadLength(f"{len(content)} bytes are no list of bytes")
+    return content[1:]
 
 
 def parse_server_name(content: bytes) -> str | None:
@@ -109,8 +108,13 @@ def build_server_name(name: str) -> bytes:
     return vector16(b"\0" + vector16(name.encode("ascii")))
 
 
+STATUS_REQUEST = b"\1\0\0\0\0"
+
+
 def parse_status_request(content: bytes) -> bool:
     """status_request in ClientHello, RFC 6066 section 8: whether OCSP is asked for; other types are passed over."""
+    if content == STATUS_REQUEST:
+        return True
     reader = Reader(content)
     if reader.u8() != 1:
         return False
@@ -120,9 +124,6 @@ def parse_status_request(content: bytes) -> bool:
     reader.vector16()
     reader.finish()
     return True
-
-
-STATUS_REQUEST = b"\1\0\0\0\0"
 
 
 def parse_certificate_status(content: bytes) -> bytes:

@@ -29,8 +29,10 @@ MAX_CLIENT_SHARES = 2
 
 def enabled_groups(settings: Settings, version: Version | None = None) -> Sequence[int]:
     """Groups that the settings allow in this version, or in any of theirs; best first."""
-    versions = frozenset(settings.versions if version is None else (version,))
-    return [code for code in settings.groups or DEFAULT_GROUPS if code in GROUPS and GROUPS[code].versions & versions]
+    codes = settings.groups or DEFAULT_GROUPS
+    if version is not None:
+        return [code for code in codes if code in GROUPS and version in GROUPS[code].versions]
+    return [code for code in codes if code in GROUPS and not GROUPS[code].versions.isdisjoint(settings.versions)]
 
 
 def client_share_groups(settings: ClientSettings) -> Sequence[int]:
@@ -53,27 +55,18 @@ def client_suites(settings: ClientSettings, extensions: Mapping[int, bytes]) -> 
     return offered
 
 
-def _likes_chacha(ours: Sequence[CipherSuite], offered: Sequence[int]) -> bool:
-    ciphers = {suite.code: suite.cipher for suite in ours}
-    for code in offered:
-        if code in ciphers:
-            return ciphers[code] == "CHACHA20-POLY1305"
-    return False
-
-
 def choose_suite(settings: ServerSettings, offered: Sequence[int], version: Version) -> CipherSuite:
     """The best suite of this version in common, of those that need no key exchange of a plugin's. Raises NoSuiteInCommon.
 
     A client that puts ChaCha20 first has no hardware for AES, and is followed in that.
     """
-    ours = [suite for suite in enabled_suites(settings) if suite.version == version]
-    if not settings.prefer_own_suites or _likes_chacha(ours, offered):
-        order = {code: rank for rank, code in reversed(list(enumerate(offered)))}
-        ours.sort(key=lambda suite: order.get(suite.code, len(offered)))
-    for suite in ours:
-        if suite.code in offered:
-            return suite
-    raise NoSuiteInCommon(f"none of {len(offered)} cipher suites")
+    common = {suite.code: suite for suite in enabled_suites(settings) if suite.version == version and suite.code in offered}
+    if not common:
+        raise NoSuiteInCommon(f"none of {len(offered)} cipher suites")
+    theirs = common[next(code for code in offered if code in common)]
+    if not settings.prefer_own_suites or theirs.cipher == "CHACHA20-POLY1305":
+        return theirs
+    return next(iter(common.values()))
 
 
 def choose_group(settings: ServerSettings, offered: Sequence[int], version: Version) -> int:
@@ -81,10 +74,25 @@ def choose_group(settings: ServerSettings, offered: Sequence[int], version: Vers
 
     A client that guessed another one pays with a round trip, and the strength of the exchange never depends on its guess.
     """
-    for group in enabled_groups(settings, version):
-        if group in offered:
+    for group in settings.groups or DEFAULT_GROUPS:
+        if group in offered and group in GROUPS and version in GROUPS[group].versions:
             return group
     raise NoGroupInCommon(f"none of {len(offered)} groups")
+
+
+class Usable:
+    """Of the schemes that the peer offered, those that may sign in this version; looked up one by one."""
+
+    __slots__ = ("_offered", "_table", "_version")
+
+    def __init__(self, settings: Settings, version: Version, offered: Sequence[int]) -> None:
+        self._table = schemes_for(settings)
+        self._version = version
+        self._offered = offered
+
+    def __contains__(self, code: object) -> bool:
+        row = self._table.get(code) if isinstance(code, int) and code in self._offered else None
+        return row is not None and self._version in row.versions
 
 
 def schemes_in(settings: Settings, version: Version, offered: Sequence[int]) -> frozenset[int]:
@@ -93,7 +101,7 @@ def schemes_in(settings: Settings, version: Version, offered: Sequence[int]) -> 
     return frozenset([code for code in offered if code in table and version in table[code].versions])
 
 
-def best_scheme(credential: Credential, usable: frozenset[int]) -> int | None:
+def best_scheme(credential: Credential, usable: Container[int]) -> int | None:
     """The scheme that the credential likes best among the usable ones."""
     for code in credential.signature_schemes:
         if code in usable:
@@ -104,7 +112,7 @@ def best_scheme(credential: Credential, usable: frozenset[int]) -> int | None:
 def choose_credential(
     credentials: Sequence[Credential],
     types: Container[int],
-    usable: frozenset[int],
+    usable: Container[int],
     authorities: Sequence[bytes] = (),
 ) -> tuple[Credential, int]:
     """The first credential that the peer can take, with the scheme to sign by.

@@ -11,7 +11,7 @@ from tlspool_core.tls.enums import CompressionAlgorithm
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.extensions import ExtensionTable, Place, table_for
 from tlspool_core.tls.handshake import Handshake
-from tlspool_core.tls.negotiation import choose_credential, schemes_in
+from tlspool_core.tls.negotiation import Usable, choose_credential
 from tlspool_core.tls.questions import ChooseClientCredential, PeerOffer
 from tlspool_core.tls.settings import TLS13, ClientSettings, ServerSettings
 from tlspool_core.tls.signatures import accepted_schemes
@@ -63,7 +63,7 @@ async def choose_showing(hs: Handshake[ClientSettings], asked: dict[int, Any], c
     """Client: what to show for a request; None where nothing fits, which is for the server to judge."""
     offer = _offer(asked, certificate_type)
     credentials = await hs.ask(ChooseClientCredential(offer, TLS13))
-    usable = schemes_in(hs.settings, TLS13, offer.signature_schemes)
+    usable = Usable(hs.settings, TLS13, offer.signature_schemes)
     try:
         credential, scheme = choose_credential(credentials, (certificate_type,), usable, offer.certificate_authorities)
     except (NoCredential, NoCertificateTypeInCommon, NoSchemeInCommon):

@@ -12,6 +12,7 @@ A ticket is only good for the server name it was made for, and carries what the 
 from __future__ import annotations
 
 import hmac
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -80,7 +81,7 @@ class TicketKeeper:
         self._template = session_template(hs, suite)
         self._hash_name = suite.hash_name
         self._secret = resumption_secret
-        self._now = hs.now
+        self._now = hs.settings.now or time.time
 
     def take(self, message: NewSessionTicket, sessions: list[StoredSession]) -> None:
         """Add the session of this ticket; of many, the newest are kept."""

@@ -35,7 +35,7 @@ from tlspool_core.tls.extensions import ExtensionTable, table_for
 from tlspool_core.tls.groups import GROUPS, respond
 from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import HELLO_RETRY_REQUEST_RANDOM, ClientHello, Finished, ServerHello
-from tlspool_core.tls.negotiation import choose_alpn, choose_credential, choose_group, choose_suite, schemes_in
+from tlspool_core.tls.negotiation import Usable, choose_alpn, choose_credential, choose_group, choose_suite
 from tlspool_core.tls.questions import ChooseServerCredential, ClientAuth, ServerChoice
 from tlspool_core.tls.record import CcsRule
 from tlspool_core.tls.seams import CipherSuite, Credential, PeerCredential
@@ -226,7 +226,7 @@ def _choose_credential(hs: Hs, plan: Plan) -> tuple[Credential, int]:
     parsed = plan.offer.parsed
     accepted = parsed.get(Ext.SERVER_CERTIFICATE_TYPE, _X509_ALONE)
     types = [kind for kind in hs.settings.own_certificate_types if kind in accepted]
-    usable = schemes_in(hs.settings, TLS13, parsed.get(Ext.SIGNATURE_ALGORITHMS, ()))
+    usable = Usable(hs.settings, TLS13, parsed.get(Ext.SIGNATURE_ALGORITHMS, ()))
     return choose_credential(plan.choice.credentials, types, usable, parsed.get(Ext.CERTIFICATE_AUTHORITIES, ()))
 
 
