@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tlspool_core.api import (
+    Aaa,
+    AaaDecision,
+    AaaRequest,
     ConfigBackend,
     CredentialType,
+    Denied,
     DoNAI,
     KeyStore,
     LocalCredential,
@@ -36,6 +41,25 @@ backend = MemoryBackend()
 def private_key(name: str) -> ec.EllipticCurvePrivateKey:
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1
     return ec.derive_private_key(number, ec.SECP256R1())
+
+
+class Site(Aaa):
+    """Site rules that do what the name of the service says."""
+
+    name = "site"
+
+    async def authorize(self, request: AaaRequest) -> AaaDecision:
+        if request.service == "closed":
+            raise Denied(f"closed to {request.remote_identity} of type {request.credential_type}")
+        if request.service == "broken":
+            raise RuntimeError("a fault of the plugin")
+        if request.service == "silent":
+            await asyncio.sleep(60)
+        if request.service == "short":
+            return AaaDecision(session_timeout=0.2)
+        if request.service == "idle":
+            return AaaDecision(idle_timeout=0.2)
+        return AaaDecision()
 
 
 def _fill() -> None:
@@ -69,3 +93,8 @@ def tlspool_register_key_stores() -> Sequence[KeyStore]:
 @hookimpl
 def tlspool_register_config_backends() -> Sequence[ConfigBackend]:
     return [backend]
+
+
+@hookimpl
+def tlspool_register_aaa() -> Sequence[Aaa]:
+    return [Site()]
