@@ -9,10 +9,10 @@ import sys
 import time
 
 from demo import setting
-from demo.scenes import certificates
+from demo.scenes import certificates, passwords
 from demo.stage import DemoFailed, Stage
 
-SCENES = (certificates,)
+SCENES = (certificates, passwords)
 
 
 def main() -> int:
