@@ -8,6 +8,7 @@ import pytest
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import PeerContext, Role
+from tlspool_core.policy.levels import SecurityLevel
 from tlspool_core.policy.predicates import MEANINGS, PredicateTable, meaning
 from tlspool_core.testing.policy import FACTS, Kind
 from tlspool_core.tls.questions import HandshakeFacts
@@ -104,6 +105,24 @@ def test_identities(
 def test_levels(context: PeerContext, changes: dict[str, object], bits: int | None, expected: tuple[bool, bool]) -> None:
     facts = replace(FACTS, **changes)  # type: ignore[arg-type]
     assert values(replace(context, facts=facts), "L", Kind(bits=bits)) == expected
+
+
+@pytest.mark.parametrize(
+    ("strict", "lenient", "expected"),
+    [
+        (SecurityLevel(128, aead=True, suites=frozenset({"TLS_AES_128_GCM_SHA256"})), SecurityLevel(112, aead=False), STRICT),
+        (SecurityLevel(128, aead=True, suites=frozenset({"TLS_AES_256_GCM_SHA384"})), SecurityLevel(112, aead=False), LENIENT),
+        (SecurityLevel(192, aead=True), SecurityLevel(128, aead=False), LENIENT),
+        (SecurityLevel(256, aead=True), SecurityLevel(192, aead=False), FALSE),
+        (SecurityLevel(112, aead=True), SecurityLevel(192, aead=False), FALSE),
+    ],
+)
+def test_levels_are_the_local_policys(
+    context: PeerContext, strict: SecurityLevel, lenient: SecurityLevel, expected: tuple[bool, bool]
+) -> None:
+    own = PredicateTable({}, {"toy": Kind(bits=256)}, strict=strict, lenient=lenient).own("L")
+    assert own is not None
+    assert (own(context).values["L"], own(context).values["l"]) == expected
 
 
 def test_a_peer_that_showed_nothing_has_no_key_to_rate(context: PeerContext) -> None:

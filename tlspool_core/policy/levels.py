@@ -19,10 +19,14 @@ __all__ = ["LENIENT", "STRICT", "SecurityLevel", "shortfall"]
 
 @dataclass(frozen=True, slots=True)
 class SecurityLevel:
-    """Demands on every part: `bits` of strength; with `aead` no cipher that is authenticated apart from encryption."""
+    """Demands on every part: `bits` of strength; with `aead` no cipher that is authenticated apart from encryption.
+
+    `suites`: names of the only cipher suites that will do; empty: any that fulfils the rest.
+    """
 
     bits: int
     aead: bool
+    suites: frozenset[str] = frozenset()
 
 
 STRICT = SecurityLevel(128, aead=True)
@@ -73,6 +77,8 @@ def shortfall(level: SecurityLevel, facts: HandshakeFacts, peer_shown: bool, pee
     suite = facts.cipher_suite_name
     if level.aead and not any(mode in suite for mode in _AEAD_MODES):
         return f"{suite} is no authenticated encryption"
+    if level.suites and suite not in level.suites:
+        return f"{suite} is not among the cipher suites of this level"
     parts = [(suite, _cipher_bits(suite))]
     if facts.group:
         parts.append((f"group {name_of(NamedGroup, facts.group)}", _GROUPS.get(facts.group)))  # type: ignore[call-overload]

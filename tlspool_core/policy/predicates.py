@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import CredentialType, PeerContext, Predicate, Role, Verdict
 from tlspool_core.policy.expression import values_of
-from tlspool_core.policy.levels import LENIENT, STRICT, shortfall
+from tlspool_core.policy.levels import LENIENT, STRICT, SecurityLevel, shortfall
 
 __all__ = ["MEANINGS", "Established", "PredicateTable", "meaning", "proven_identity"]
 
@@ -155,8 +155,15 @@ class PredicateTable:
         self,
         plugin_predicates: Mapping[tuple[str, str | None], tuple[str, Predicate]],
         types: Mapping[str, CredentialType],
+        *,
+        strict: SecurityLevel = STRICT,
+        lenient: SecurityLevel = LENIENT,
     ) -> None:
-        """`plugin_predicates` and `types` as the registry has them: by letter and type (None: any), with the plugin's name."""
+        """`plugin_predicates` and `types` as the registry has them: by letter and type (None: any), with the plugin's name.
+
+        `strict` and `lenient` are the local policy's security levels, for L and l.
+        """
+        self._levels = (strict, lenient)
         self._plugins = plugin_predicates
         self._types = types
         self._own: Mapping[str, Own] = {
@@ -186,8 +193,7 @@ class PredicateTable:
         kind = self._types.get(context.credential_type)
         bits = kind.strength(context.peer) if kind is not None and context.peer is not None else None
         shown = context.peer is not None
-        if not (strict := shortfall(STRICT, context.facts, shown, bits)):
-            return _verdict("L", Verdict.STRICT)
-        if not (lenient := shortfall(LENIENT, context.facts, shown, bits)):
-            return _verdict("L", Verdict.LENIENT, strict)
-        return _verdict("L", Verdict.FALSE, lenient)
+        strict, lenient = (shortfall(level, context.facts, shown, bits) for level in self._levels)
+        if lenient:  # which strict implies, also where they are configured the wrong way round
+            return _verdict("L", Verdict.FALSE, lenient)
+        return _verdict("L", Verdict.LENIENT if strict else Verdict.STRICT, strict)

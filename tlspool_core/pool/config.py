@@ -20,6 +20,7 @@ from typing import Any
 
 from tlspool_core.policy.demands import DEFAULT_EXPRESSION
 from tlspool_core.policy.expression import InvalidExpression, check_expression
+from tlspool_core.policy.levels import LENIENT, STRICT, SecurityLevel
 from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
 
 __all__ = ["ConfigurationError", "PoolConfig", "default_path", "load_config", "parse_config"]
@@ -134,6 +135,8 @@ class PolicyConfig:
 
     default: str = DEFAULT_EXPRESSION
     user_case_counts: bool = False
+    strict: SecurityLevel = STRICT
+    lenient: SecurityLevel = LENIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +304,24 @@ def _expression(table: Table, key: str, default: str) -> str:
         raise table.error(key, str(error)) from None
 
 
-def _policy(table: Table) -> PolicyConfig:
-    made = PolicyConfig(_expression(table, "default", DEFAULT_EXPRESSION), table.boolean("user_case_counts", False))
+def _level(table: Table, base: SecurityLevel) -> SecurityLevel:
+    made = SecurityLevel(table.integer("bits", base.bits, 80, 256), base.aead, frozenset(table.texts("cipher_suites")))
     table.finish()
+    return made
+
+
+def _policy(table: Table) -> PolicyConfig:
+    made = PolicyConfig(
+        default=_expression(table, "default", DEFAULT_EXPRESSION),
+        user_case_counts=table.boolean("user_case_counts", False),
+        strict=_level(table.table("strict"), STRICT),
+        lenient=_level(table.table("lenient"), LENIENT),
+    )
+    table.finish()
+    if not made.default:
+        raise table.error("default", 'is empty; write "1" if nothing is to be demanded')
+    if made.strict.bits < made.lenient.bits:
+        raise table.error("strict", f"demands {made.strict.bits} bits, less than the {made.lenient.bits} of lenient")
     return made
 
 

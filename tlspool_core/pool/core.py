@@ -40,6 +40,7 @@ from tlspool_core.wire.messages import NO_CTLKEY, StartTls
 
 if TYPE_CHECKING:
     from tlspool_core.pool.client import Client
+    from tlspool_core.pool.mesh import Mesh
 
 T = TypeVar("T")
 
@@ -66,6 +67,7 @@ class Pool:
         self.control: ControlKeys[Session] = ControlKeys()
         self.sessions: set[Session] = set()
         self.stopping = False
+        self.mesh: Mesh | None = None  # to the other workers, if there are any
         self.own_addresses: frozenset[str] = frozenset()  # of our listening sockets
         self.guard = plugins.registry.guard
         self.config: PoolConfig
@@ -91,7 +93,12 @@ class Pool:
         steps = (("authentication", config.aaa.authentication), ("authorization", config.aaa.authorization))
         self.site_rules = SiteRules(self.plugins.aaa, steps, limit)
         self.judge = Judge(
-            PredicateTable(self.plugins.registry.predicates, self.plugins.credential_types),
+            PredicateTable(
+                self.plugins.registry.predicates,
+                self.plugins.credential_types,
+                strict=config.policy.strict,
+                lenient=config.policy.lenient,
+            ),
             self.guard,
             time_limit=limit,
             default=config.policy.default,
