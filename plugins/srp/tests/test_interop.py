@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tlslite.api import HandshakeSettings, TLSConnection
+from tlslite.errors import TLSError
 from tlspool_srp.attempts import Attempts
 from tlspool_srp.exchange import ClientSrp, ServerSrp, UserExtension
 from tlspool_srp.groups import GROUPS
@@ -119,3 +123,43 @@ def test_gnutls_servers_are_logged_in_to(programs: Programs, tmp_path: Path, gro
     link.handshake()
     link.send(b"hello\n")
     link.read_until(b"hello\n")
+
+
+def _tlslite_client(port: int, password: str, outcome: list[object]) -> None:
+    settings = HandshakeSettings()
+    settings.maxVersion = (3, 3)
+    settings.useEncryptThenMAC = True
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        peer = TLSConnection(sock)
+        try:
+            peer.handshakeClientSRP("john", password, settings=settings)
+            peer.sendall(b"from tlslite")
+            outcome.append(peer.session.cipherSuite)
+            peer.close()
+        except (TLSError, OSError) as error:
+            outcome.append(error)
+
+
+@pytest.mark.parametrize("password", ["secret", "wrong"])
+def test_tlslite_clients_log_in_or_fail(programs: Programs, password: str) -> None:
+    databases = MemoryBackend()
+    with databases.write() as writer:
+        writer.put_trust(record_for(JOHN, make_verifier("john", "secret", 2048)))
+    extension = UserExtension()
+    srp = ServerSrp(extension, databases, Attempts(), lambda: DoNAI.parse("example.com"), "127.0.0.1")
+    server = TlsConnection(ServerSettings(**COMMON, key_exchanges=(srp,), extensions=(extension,)))
+    listener, port = programs.listen()
+    outcome: list[object] = []
+    thread = threading.Thread(target=_tlslite_client, args=(port, password, outcome))
+    thread.start()
+    link = Link(programs.accept(listener), server, Answers(credentials=(software_credential("rsa-2048"),)))
+    if password == "secret":
+        link.handshake()
+        link.read_until(b"from tlslite")
+    else:
+        link.run(lambda connection: connection.handshake_complete)
+        assert server.failed is not None
+        assert server.failed.alert == 20
+    link.close()
+    thread.join(20)
+    assert (outcome[0] in COMMON["cipher_suites"]) is (password == "secret")  # type: ignore[operator]
