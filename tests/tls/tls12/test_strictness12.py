@@ -268,6 +268,22 @@ def test_client_of_both_versions_refuses_either_sentinel(make: Any, flight: Any,
     check_refused(pair, alerts.DowngradeDetected)
 
 
+@pytest.mark.parametrize("scsv", [True, False])
+def test_a_client_that_signals_by_cipher_suite_or_not_at_all(make: Any, flight: Any, scsv: bool) -> None:
+    """RFC 5746 section 3.6: the signal is answered in either form; who gives none is served, but told nothing."""
+
+    def change(hello: Any) -> None:
+        del hello.extensions[0xFF01]
+        hello.cipher_suites = (*hello.cipher_suites, *((0x00FF,) if scsv else ()))
+
+    answers: list[Any] = []
+    pair = ordinary(make)
+    pair.to_server = flight.edit_hello(ClientHello, change)
+    pair.to_client = flight.edit_hello(ServerHello, answers.append)
+    pair.run()
+    assert answers[0].extensions.get(0xFF01) == (b"\0" if scsv else None)
+
+
 # --- proofs ------------------------------------------------------------------------------------------------------------------------
 
 

@@ -60,7 +60,6 @@ from tlspool_core.tls.tls12.messages import (
     ServerKeyExchange,
 )
 from tlspool_core.tls.tls12.resumption import keep_session, stored_peer
-from tlspool_core.tls.tls12.secure_renegotiation import INITIAL, Binding
 from tlspool_core.tls.tls12.server_answer import ServerAnswer
 
 Hs = Handshake[ClientSettings]
@@ -81,9 +80,9 @@ class Plan:
         return self.offered.random, self.answer.hello.random
 
 
-async def continue_client(hs: Hs, offered: ClientHello, hello: ServerHello, binding: Binding = INITIAL) -> Established:
+async def continue_client(hs: Hs, offered: ClientHello, hello: ServerHello) -> Established:
     """From a ServerHello (in the transcript already) that has selected TLS 1.2 to the established session."""
-    answer = ServerAnswer(hs.settings, offered, hello, binding)
+    answer = ServerAnswer(hs.settings, offered, hello)
     suite = answer.suite
     hs.know(
         server_name=hs.settings.server_name,
@@ -123,12 +122,12 @@ async def _full(hs: Hs, plan: Plan) -> Established:
     from_client, from_server = keys.protections()
     client_finished = _send_finished(hs, keys, from_client)
     ticket = await hs.read(NewSessionTicket) if Ext.SESSION_TICKET in plan.answer else None
-    server_finished = await _read_finished(hs, keys, from_server)
+    await _read_finished(hs, keys, from_server)
     if not hs.judged:
         await hs.judge(await exchange.peer_credential() or await plugin_extensions.peer_credential(hs, TLS12))
     if suite.key_exchange == ECDHE:
         keep_session(hs, suite, keys, ticket, b"" if ticket is not None else plan.answer.hello.legacy_session_id_echo)
-    return Established12(hs, keys, Binding(client_finished, server_finished), client_finished)
+    return Established12(hs, keys, client_finished)
 
 
 # --- the server's flight -----------------------------------------------------------------------------------------------------------
@@ -299,6 +298,6 @@ async def _resume(hs: Hs, plan: Plan, session: SessionState) -> Established:
     ticket = await hs.read(NewSessionTicket) if Ext.SESSION_TICKET in plan.answer else None
     server_finished = await _read_finished(hs, keys, from_server)
     await hs.judge(await stored_peer(hs, session), session.context)
-    client_finished = _send_finished(hs, keys, from_client)
+    _send_finished(hs, keys, from_client)
     keep_session(hs, suite, keys, ticket)
-    return Established12(hs, keys, Binding(client_finished, server_finished), server_finished)
+    return Established12(hs, keys, server_finished)

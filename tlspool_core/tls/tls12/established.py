@@ -10,7 +10,6 @@ from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import ClientHello, message_name
 from tlspool_core.tls.tls12.key_schedule import KeySchedule
 from tlspool_core.tls.tls12.messages import HelloRequest
-from tlspool_core.tls.tls12.secure_renegotiation import Binding
 
 EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
 
@@ -18,14 +17,13 @@ EXPORTER_LABEL: Final = b"EXPORTER-Channel-Binding"
 class Established12(Established):
     """A TLS 1.2 session in use."""
 
-    __slots__ = ("_binding", "_first_finished", "_keys", "_role")
+    __slots__ = ("_first_finished", "_keys", "_role")
 
-    def __init__(self, hs: Handshake[Any], keys: KeySchedule, binding: Binding, first_finished: bytes) -> None:
-        """`binding` has the Finished of both sides; `first_finished` is the one that was sent first."""
+    def __init__(self, hs: Handshake[Any], keys: KeySchedule, first_finished: bytes) -> None:
+        """`first_finished` is the verify_data that was sent first: the client's in a full handshake, the server's in a resumed one."""
         super().__init__(hs)
         self._role = hs.role
         self._keys = keys
-        self._binding = binding
         self._first_finished = first_finished
 
     def export(self, label: bytes, context: bytes | None, length: int) -> bytes:

@@ -52,7 +52,7 @@ from tlspool_core.tls.tls12.messages import (
     ServerKeyExchange,
 )
 from tlspool_core.tls.tls12.resumption import open_ticket, send_ticket, stored_peer
-from tlspool_core.tls.tls12.secure_renegotiation import INITIAL, Binding
+from tlspool_core.tls.tls12.secure_renegotiation import INITIAL, check_client
 from tlspool_core.tls.tls12.server_terms import Terms, choose_terms, suites_in_common
 
 Hs = Handshake[ServerSettings]
@@ -65,7 +65,6 @@ class Plan:
 
     offer: ClientOffer
     choice: ServerChoice
-    binding: Binding
     answers: dict[int, bytes]  # extensions of ServerHello
     extended: bool  # extended master secret
     random: bytes = b""
@@ -75,9 +74,9 @@ class Plan:
         return self.offer.hello.random, self.random
 
 
-async def serve(hs: Hs, hello: ClientHello, binding: Binding = INITIAL) -> Established:
+async def serve(hs: Hs, hello: ClientHello) -> Established:
     """From a ClientHello (in the transcript already) that has selected TLS 1.2 to the established session."""
-    plan = await _plan(hs, hello, binding)
+    plan = await _plan(hs, hello)
     suites = suites_in_common(hs.settings, plan.offer)
     ticket = plan.offer.get(Ext.SESSION_TICKET, b"")
     session = await open_ticket(hs, ticket, suites, plan.choice, extended=plan.extended)
@@ -86,12 +85,12 @@ async def serve(hs: Hs, hello: ClientHello, binding: Binding = INITIAL) -> Estab
     return await _full(hs, plan, choose_terms(hs.settings, plan.offer, plan.choice, suites))
 
 
-async def _plan(hs: Hs, hello: ClientHello, binding: Binding) -> Plan:
+async def _plan(hs: Hs, hello: ClientHello) -> Plan:
     """Judge the ClientHello, have it answered by whoever decides, and begin the answer."""
     offer = ClientOffer(hello, table_for(hs.settings.extensions))
     answers: dict[int, bytes] = {}
-    if binding.check_client(hello, offer.get(Ext.RENEGOTIATION_INFO)):
-        answers[Ext.RENEGOTIATION_INFO] = binding.server_info()
+    if check_client(hello, offer.get(Ext.RENEGOTIATION_INFO)):
+        answers[Ext.RENEGOTIATION_INFO] = INITIAL
     extended = Ext.EXTENDED_MASTER_SECRET in offer
     if extended:
         answers[Ext.EXTENDED_MASTER_SECRET] = b""
@@ -104,7 +103,7 @@ async def _plan(hs: Hs, hello: ClientHello, binding: Binding) -> Plan:
     if alpn is not None:
         hs.know(alpn=alpn)
         answers[Ext.ALPN] = build_protocol_names((alpn,))
-    return Plan(offer, choice, binding, answers, extended)
+    return Plan(offer, choice, answers, extended)
 
 
 # --- ServerHello -------------------------------------------------------------------------------------------------------------------
@@ -192,8 +191,8 @@ async def _full(hs: Hs, plan: Plan, terms: Terms) -> Established:
         await hs.judge(await exchange.peer_credential() or await plugin_extensions.peer_credential(hs, TLS12))
     if Ext.SESSION_TICKET in plan.answers:
         await send_ticket(hs, terms.suite, keys)
-    server_finished = _send_finished(hs, keys, from_server)
-    return Established12(hs, keys, Binding(client_finished, server_finished), client_finished)
+    _send_finished(hs, keys, from_server)
+    return Established12(hs, keys, client_finished)
 
 
 async def _server_key_exchange(hs: Hs, plan: Plan, terms: Terms) -> Exchange:
@@ -296,6 +295,6 @@ async def _resume(hs: Hs, plan: Plan, session: SessionState, suite: CipherSuite)
     hs.key_log("CLIENT_RANDOM", plan.offer.hello.random, keys.secret)
     from_client, from_server = keys.protections()
     server_finished = _send_finished(hs, keys, from_server)
-    client_finished = await _read_finished(hs, keys, from_client)
+    await _read_finished(hs, keys, from_client)
     await hs.judge(await stored_peer(hs, session), session.context)
-    return Established12(hs, keys, Binding(client_finished, server_finished), server_finished)
+    return Established12(hs, keys, server_finished)

@@ -15,7 +15,7 @@ from tlspool_core.tls.seams import CipherSuite
 from tlspool_core.tls.session_state import SessionState, parse_session_state
 from tlspool_core.tls.settings import TLS12, ClientSettings
 from tlspool_core.tls.suites import suites_for
-from tlspool_core.tls.tls12.secure_renegotiation import Binding
+from tlspool_core.tls.tls12.secure_renegotiation import check_server
 
 
 class ServerAnswer:
@@ -23,13 +23,13 @@ class ServerAnswer:
 
     __slots__ = ("extended", "hello", "parsed", "session", "suite")
 
-    def __init__(self, settings: ClientSettings, offered: ClientHello, hello: ServerHello, binding: Binding) -> None:
+    def __init__(self, settings: ClientSettings, offered: ClientHello, hello: ServerHello) -> None:
         """Raises IllegalParameter, UnsupportedExtension, HandshakeFailure or a DecodeError."""
         self.hello = hello
         self.suite = _suite(settings, offered, hello)
         table = table_for(settings.extensions)
         self.parsed: dict[int, Any] = table.parse(Place.SERVER_HELLO_12, hello.extensions, offered.extensions)
-        binding.check_server(self.parsed.get(Ext.RENEGOTIATION_INFO))
+        check_server(self.parsed.get(Ext.RENEGOTIATION_INFO))
         self.extended = Ext.EXTENDED_MASTER_SECRET in self.parsed
         self.session = _resumed(settings, offered, hello)
         if self.session is not None:
