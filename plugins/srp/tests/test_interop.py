@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tlslite.api import HandshakeSettings, TLSConnection
+from tlslite.api import HandshakeSettings, TLSConnection, VerifierDB
 from tlslite.errors import TLSError
 from tlspool_srp.attempts import Attempts
 from tlspool_srp.exchange import ClientSrp, ServerSrp, UserExtension
@@ -163,3 +163,39 @@ def test_tlslite_clients_log_in_or_fail(programs: Programs, password: str) -> No
     link.close()
     thread.join(20)
     assert (outcome[0] in COMMON["cipher_suites"]) is (password == "secret")  # type: ignore[operator]
+
+
+def _tlslite_server(listener: socket.socket, bits: int, outcome: list[object]) -> None:
+    passwords = VerifierDB()
+    passwords.create()
+    passwords[b"john"] = VerifierDB.makeVerifier("john", "secret", bits)
+    settings = HandshakeSettings()
+    settings.maxVersion = (3, 3)
+    sock, _ = listener.accept()
+    with sock:
+        peer = TLSConnection(sock)
+        try:
+            peer.handshakeServer(verifierDB=passwords, settings=settings)
+            outcome.append(peer.session.srpUsername)
+            peer.sendall(b"from tlslite")
+            peer.close()
+        except (TLSError, OSError) as error:
+            outcome.append(error)
+
+
+@pytest.mark.parametrize("bits", [1024, 1536, 2048, 3072, 4096, 6144, 8192])
+def test_tlslite_servers_are_logged_in_to(programs: Programs, bits: int) -> None:
+    listener, port = programs.listen()
+    outcome: list[object] = []
+    thread = threading.Thread(target=_tlslite_server, args=(listener, bits, outcome))
+    thread.start()
+    srp = ClientSrp("john", DoNAI.parse("imap.example.com"), lambda: "secret", minimum_bits=1024)
+    client = TlsConnection(ClientSettings(**COMMON, key_exchanges=(srp,), extensions=(UserExtension("john"),)))
+    link = Link(socket.create_connection(("127.0.0.1", port), timeout=20), client, Answers())
+    try:
+        link.handshake()
+        link.read_until(b"from tlslite")
+    finally:
+        link.close()
+        thread.join(20)
+    assert outcome == ["john"]
