@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 
 import pytest
+
+from tlspool_core.registry import loading
 
 Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """`install("name", "source", key="entry point", version="1.0")` puts a distribution with one module there."""
     site = tmp_path / "site"
     site.mkdir()
-    # installed plugins of the machine that runs the tests must not matter: only this directory and the standard library's are seen
-    monkeypatch.setattr(sys, "path", [str(site), *(entry for entry in sys.path if "site-packages" not in entry)])
-    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()])
+    monkeypatch.syspath_prepend(site)
+
+    def entry_points(group: str) -> list[EntryPoint]:
+        """Of this directory alone: plugins that happen to be installed beside the tests must not matter."""
+        return [point for found in distributions(path=[str(site)]) for point in found.entry_points if point.group == group]
+
+    monkeypatch.setattr(loading, "entry_points", entry_points)
     before = set(sys.modules)
 
     def put(distribution: str, source: str, *, key: str = "", version: str = "1.0") -> None:

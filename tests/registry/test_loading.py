@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-import tlspool_core.testing.toy_plugin  # noqa: F401 - what it needs is not seen from a test's own site
 from tlspool_core.registry import PluginState, PluginStatus, Registry, RequiredPluginMissing
 
 Install = Callable[..., None]

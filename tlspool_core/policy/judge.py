@@ -146,6 +146,7 @@ class _Evaluation:
         self._known: dict[str, bool] = {}
         self._reasons: dict[str, str] = {}  # by letter in upper case
         self._running: dict[asyncio.Task[Established], str] = {}
+        self._alone = ""  # the letter that is waited for without a task of its own
         self._done: set[str] = set()
         self.effects: list[tuple[str, Callable[[], None]]] = []
 
@@ -157,7 +158,7 @@ class _Evaluation:
             async with asyncio.timeout(time_limit):
                 await self._establish_all()
         except TimeoutError:
-            for letter in self._running.values():
+            for letter in {self._alone, *self._running.values()} - self._done:
                 self._reasons[letter] = "was not established in time"
         finally:
             self._call_off()
@@ -206,13 +207,19 @@ class _Evaluation:
         if not candidates or self._running:
             return
         cheapest = min(asked.cost for asked in candidates)
-        for asked in candidates:
-            if asked.cost == cheapest == 0 and not inspect.iscoroutinefunction(asked.predicate.establish):
-                self._take(asked.letter, self._look(asked))
-                if self._expression.outcome(self._known) is not None:
-                    return
-            elif asked.cost == cheapest:
-                self._running[asyncio.create_task(self._ask(asked))] = asked.letter
+        to_wait_for = []
+        for asked in (asked for asked in candidates if asked.cost == cheapest):
+            if cheapest > 0 or inspect.iscoroutinefunction(asked.predicate.establish):
+                to_wait_for.append(asked)
+                continue
+            self._take(asked.letter, self._look(asked))
+            if self._expression.outcome(self._known) is not None:
+                return
+        if len(to_wait_for) == 1:  # as nearly always; a task for it would cost more than the rest of this
+            self._alone = to_wait_for[0].letter
+            self._take(self._alone, await self._ask(to_wait_for[0]))
+        else:
+            self._running = {asyncio.create_task(self._ask(asked)): asked.letter for asked in to_wait_for}
 
     def _find(self, letter: str) -> _Asked | None:
         """The plugin's predicate for a letter; None, and the reason, if nobody can establish it."""

@@ -20,7 +20,7 @@ import logging
 import queue
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from tlspool_core.interfaces import ConfigError, Denied, KeyStoreError
 from tlspool_core.tls.alerts import TlsError
@@ -96,7 +96,7 @@ async def _contained(awaitable: Awaitable[T]) -> T:
     try:
         return await awaitable
     except SystemExit as error:
-        raise RuntimeError(f"raised {error!r}") from error
+        raise _carried(error) from error
 
 
 class Guard:
@@ -114,32 +114,37 @@ class Guard:
         Raises what the contract declares (Denied, TlsError, KeyStoreError, ConfigError); anything else becomes PluginFault.
         """
         limit = self._timeout if timeout is None else timeout
-        task = asyncio.ensure_future(self._run(who, call, args))
+        if inspect.iscoroutinefunction(call):
+            return cast("T", await self._settle(who, asyncio.ensure_future(_contained(call(*args))), limit))
+        context = contextvars.copy_context()  # so that the log knows the session
+        result = await self._settle(who, asyncio.wrap_future(self._threads_of(who).submit(lambda: context.run(call, *args))), limit)
+        if inspect.isawaitable(result):
+            result = await self._settle(who, asyncio.ensure_future(_contained(result)), limit)
+        return cast("T", result)
+
+    async def _settle(self, who: str, future: asyncio.Future[Any], limit: float) -> Any:
+        """The outcome of plugin code that is under way, within `limit` seconds."""
         try:
             # not asyncio.timeout(): a plugin that swallows the cancellation would keep the session waiting
-            await asyncio.wait((task,), timeout=limit)
+            await asyncio.wait((future,), timeout=limit)
         finally:
-            task.cancel()
-        if not task.done():
+            future.cancel()
+        if not future.done() or future.cancelled():
             log.warning("plugin %s did not answer within %g s", who, limit)
             raise PluginFault(who, "did not answer in time")
         try:
-            return task.result()
+            return future.result()
         except DECLARED:
             raise
-        except (Exception, asyncio.CancelledError) as error:
+        except Exception as error:
             log.exception("plugin %s failed", who)
             raise PluginFault(who, "failed") from error
 
-    async def _run(self, who: str, call: Callable[..., Awaitable[T] | T], args: tuple[object, ...]) -> T:
-        if inspect.iscoroutinefunction(call):
-            return await _contained(call(*args))
+    def _threads_of(self, who: str) -> _Threads:
         threads = self._threads.get(who)
         if threads is None:
             threads = self._threads[who] = _Threads(who, self._limit)
-        context = contextvars.copy_context()  # so that the log knows the session
-        result = await asyncio.wrap_future(threads.submit(lambda: context.run(call, *args)))
-        return await _contained(result) if inspect.isawaitable(result) else result
+        return threads
 
     def close(self) -> None:
         """Let idle threads end; the guard can be used no more."""
