@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tlspool_core.interfaces import EngineParts, SessionParts
-from tlspool_core.testing.flights import Tamper, edit_message
+from tlspool_core.testing.flights import HANDSHAKE, Item, Tamper, edit, edit_message
 from tlspool_core.testing.peers import Answers, Pair, TicketBox, software_credential
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.alerts import BadFinished, BadRecordMac, DecryptError, InternalError, TlsError
@@ -173,6 +173,22 @@ class KeyExchangeConformance(ABC):
             except AssertionError as unmet:
                 if seen:
                     raise AssertionError(f"{name}: {unmet}") from unmet
+
+    def test_server_parameters_may_not_be_left_out(self) -> None:
+        """Unless the server never sends any, the client misses them; it does not go on with nothing."""
+        for suite in self.exchange().engine.cipher_suites:
+            pair = self.exchange().pair((suite,))
+            seen: list[bool] = []
+
+            def leave_out(items: list[Item], seen: list[bool] = seen) -> list[Item]:
+                kept = [item for item in items if item[0] != HANDSHAKE or item[1][0] != HandshakeType.SERVER_KEY_EXCHANGE]
+                seen += [True] * (len(items) - len(kept))
+                return kept
+
+            pair.to_client = edit(leave_out)
+            pair.run()
+            assert pair.complete is not bool(seen)
+            assert not isinstance(pair.client.failed, InternalError), pair.client.failed.__cause__
 
     def test_a_finished_of_another_handshake_is_refused(self) -> None:
         """The transcript is bound in: an extension that is added on the way is found out."""

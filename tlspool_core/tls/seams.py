@@ -170,7 +170,10 @@ class KeyExchangeRun(Protocol):
         """Client: how many leading bytes of a ServerKeyExchange body are params; the rest is the signature."""
 
     def peer_parameters(self, body: bytes) -> None:
-        """Take the peer's params (at the client) or ClientKeyExchange (at the server), which must be used up."""
+        """Take the peer's params (at the client) or ClientKeyExchange (at the server), which must be used up.
+
+        Where a suite without signature has no ServerKeyExchange, `body` is empty.
+        """
 
     def proof(self, credential: Credential | PeerCredential, scheme: int, content: bytes, signature: bytes) -> None:
         """Only with `premaster_after_certificate_verify`: the client's CertificateVerify, made or verified just now.

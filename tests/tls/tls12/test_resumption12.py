@@ -29,6 +29,7 @@ def test_resumed_with_the_same_facts(make: Any) -> None:
     for side in (pair.client, pair.server):
         assert side.facts.resumed and side.facts.cipher_suite == before.client.facts.cipher_suite
         assert side.facts.extended_master_secret and side.facts.server_name == "testserver"
+    assert pair.server.own is before.server.own is not None
     assert pair.client.peer.entries == before.client.peer.entries and pair.client.facts.peer_ocsp == b"status"
     assert pair.client.export(b"EXPORTER-t", None, 9) == pair.server.export(b"EXPORTER-t", None, 9)
     assert pair.client.export(b"EXPORTER-t", None, 9) != before.client.export(b"EXPORTER-t", None, 9)

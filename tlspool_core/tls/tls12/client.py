@@ -176,6 +176,7 @@ async def _read_key_exchange(hs: Hs, plan: Plan) -> Exchange:
     )
     await exchange.start(exchanges_for(hs.settings)[answer.suite.key_exchange], context)
     if not answer.suite.authentication and await hs.next_type() != HandshakeType.SERVER_KEY_EXCHANGE:
+        await exchange.peer_parameters(b"")  # for the key exchange to say whether it can do without
         return exchange
     message = await hs.read(ServerKeyExchange)
     params, signed = await exchange.split(message.body)

@@ -19,10 +19,11 @@ What the suite settles is in `server_terms`, tickets are in `resumption`, signat
 from __future__ import annotations
 
 import hmac
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tlspool_core.tls import plugin_extensions
-from tlspool_core.tls.alerts import BadFinished, HandshakeFailure, InternalError
+from tlspool_core.tls.alerts import BadFinished, HandshakeFailure, InternalError, NoCertificateTypeInCommon
 from tlspool_core.tls.certificate_types import client_certificate_types, form_for
 from tlspool_core.tls.codec import u8, u16
 from tlspool_core.tls.enums import ExtensionType as Ext
@@ -289,6 +290,9 @@ def _send_finished(hs: Hs, keys: KeySchedule, protection: Protection) -> bytes:
 async def _resume(hs: Hs, plan: Plan, session: SessionState, suite: CipherSuite) -> Established:
     """RFC 5246 figure 2; the client's session_id is echoed to say so (RFC 5077 section 3.4)."""
     hs.know(resumed=True)
+    with suppress(HandshakeFailure, NoCertificateTypeInCommon):  # who we are to this client, though nothing is shown
+        showing = choose_terms(hs.settings, plan.offer, plan.choice, {suite.code: suite}).showing
+        hs.own = showing.credential if showing is not None else None
     await _server_hello(hs, plan, suite, plan.offer.hello.legacy_session_id)
     hs.transcript.start(suite.hash_name)
     keys = KeySchedule(suite, session.secret, plan.randoms, extended=True)
