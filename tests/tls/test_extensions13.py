@@ -16,7 +16,7 @@ from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.enums import HandshakeType
 from tlspool_core.tls.messages import frame
 from tlspool_core.tls.questions import ChooseClientCredential, ChooseServerCredential, ClientAuth
-from tlspool_core.tls.seams import CertificateEntry, PeerCredential
+from tlspool_core.tls.seams import CertificateEntry, CertificateForm, PeerCredential
 from tlspool_core.tls.settings import TLS13
 from tlspool_core.tls.signatures import PublicKeyCredential
 from tlspool_core.tls.tls13.messages import Certificate, CompressedCertificate, EncryptedExtensions
@@ -331,6 +331,22 @@ def test_raw_public_keys_on_both_sides(make: Any) -> None:
         server_answers=theirs,
     )
     assert again.server.facts.resumed and again.server.peer.certificate_type == 2
+
+
+def only_tls12(certificate_type: int) -> CertificateForm:
+    return CertificateForm(certificate_type, "old", frozenset({0x0303}), lambda body: (), lambda entries: b"")
+
+
+def test_a_type_of_tls12_alone_is_not_used(make: Any) -> None:
+    """As OpenPGP's, which RFC 8446 section 4.4.2 forbids."""
+    forms = {"extra_forms": (only_tls12(2),)}
+    types = {"own_certificate_types": (2, 0), "peer_certificate_types": (2, 0)}
+    theirs = make.answers(credentials=(raw_public_key("server"), software_credential()), client_auth=ClientAuth.REQUEST)
+    pair = make.established(client=make.client(**types), server=make.server(**types, **forms), server_answers=theirs)
+    assert pair.client.peer.certificate_type == 0
+    pair = make.pair(client=make.client(**types, **forms), server=make.server(**types), server_answers=theirs)
+    pair.run()
+    assert type(pair.client.failed) is alerts.UnofferedChoice
 
 
 def test_types_fall_back_to_x509(make: Any) -> None:

@@ -8,7 +8,7 @@ sides have in common.  A server goes by its own order of preference unless the s
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from tlspool_core.tls.alerts import (
     NoApplicationProtocol,
@@ -107,6 +107,12 @@ def best_scheme(credential: Credential, usable: Container[int]) -> int | None:
         if code in usable:
             return code
     return None
+
+
+def allowed_types(settings: Settings, version: Version, types: Iterable[int]) -> Sequence[int]:
+    """The certificate types among these that may be used in this version: a plugin's form may be for one only."""
+    excluded = [form.certificate_type for form in settings.extra_forms if version not in form.versions]
+    return [kind for kind in types if kind not in excluded]
 
 
 def choose_credential(

@@ -36,6 +36,7 @@ from tlspool_core.tls.extensions import ExtensionTable, Place, table_for
 from tlspool_core.tls.groups import GROUPS, generate
 from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import Finished, Message, ServerHello
+from tlspool_core.tls.negotiation import allowed_types
 from tlspool_core.tls.record import CcsRule
 from tlspool_core.tls.seams import CipherSuite, PeerCredential
 from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings
@@ -235,10 +236,12 @@ async def _encrypted_extensions(hs: Hs, agreed: Agreed) -> None:
         hs.channel.records.limit_received(settings.record_size_limit)
     agreed.server_certificate_type = answers.get(Ext.SERVER_CERTIFICATE_TYPE, CertificateType.X509)
     agreed.client_certificate_type = answers.get(Ext.CLIENT_CERTIFICATE_TYPE, CertificateType.X509)
-    if Ext.SERVER_CERTIFICATE_TYPE in answers and agreed.server_certificate_type not in settings.peer_certificate_types:
-        raise UnofferedChoice(f"server certificate type {agreed.server_certificate_type}")
-    if Ext.CLIENT_CERTIFICATE_TYPE in answers and agreed.client_certificate_type not in settings.own_certificate_types:
-        raise UnofferedChoice(f"client certificate type {agreed.client_certificate_type}")
+    for code, selected, offered in (
+        (Ext.SERVER_CERTIFICATE_TYPE, agreed.server_certificate_type, settings.peer_certificate_types),
+        (Ext.CLIENT_CERTIFICATE_TYPE, agreed.client_certificate_type, settings.own_certificate_types),
+    ):
+        if code in answers and selected not in allowed_types(settings, TLS13, offered):
+            raise UnofferedChoice(f"certificate type {selected} in extension {code}")
 
 
 async def _server_proof(hs: Hs, agreed: Agreed) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tlspool_core.tls.alerts import (
@@ -54,7 +54,7 @@ class Secrets:
 
     read: TrafficSecret
     write: TrafficSecret
-    exporter: bytes
+    exporter: bytes = field(repr=False)
 
 
 class Established13(Established):

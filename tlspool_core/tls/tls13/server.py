@@ -35,7 +35,7 @@ from tlspool_core.tls.extensions import ExtensionTable, table_for
 from tlspool_core.tls.groups import GROUPS, respond
 from tlspool_core.tls.handshake import Established, Handshake
 from tlspool_core.tls.messages import HELLO_RETRY_REQUEST_RANDOM, ClientHello, Finished, ServerHello
-from tlspool_core.tls.negotiation import Usable, choose_alpn, choose_credential, choose_group, choose_suite
+from tlspool_core.tls.negotiation import Usable, allowed_types, choose_alpn, choose_credential, choose_group, choose_suite
 from tlspool_core.tls.questions import ChooseServerCredential, ClientAuth, ServerChoice
 from tlspool_core.tls.record import CcsRule
 from tlspool_core.tls.seams import CipherSuite, Credential, PeerCredential
@@ -225,7 +225,7 @@ def _choose_credential(hs: Hs, plan: Plan) -> tuple[Credential, int]:
     """The best of ours that the client takes; certificate types by RFC 7250 section 4.2."""
     parsed = plan.offer.parsed
     accepted = parsed.get(Ext.SERVER_CERTIFICATE_TYPE, _X509_ALONE)
-    types = [kind for kind in hs.settings.own_certificate_types if kind in accepted]
+    types = [kind for kind in allowed_types(hs.settings, TLS13, hs.settings.own_certificate_types) if kind in accepted]
     usable = Usable(hs.settings, TLS13, parsed.get(Ext.SIGNATURE_ALGORITHMS, ()))
     return choose_credential(plan.choice.credentials, types, usable, parsed.get(Ext.CERTIFICATE_AUTHORITIES, ()))
 
@@ -261,7 +261,7 @@ def _expecting(hs: Hs, plan: Plan) -> Expecting | None:
     if choice.client_auth is ClientAuth.NONE:
         return None
     accepted = plan.offer.get(Ext.CLIENT_CERTIFICATE_TYPE, _X509_ALONE)
-    for kind in choice.client_certificate_types:
+    for kind in allowed_types(hs.settings, TLS13, choice.client_certificate_types):
         if kind in accepted:
             return expecting_client(hs.settings, kind)
     if choice.client_auth is ClientAuth.REQUIRE:
