@@ -146,7 +146,7 @@ def examine(certificate_type: int, entries: Sequence[CertificateEntry]) -> PeerC
         certificate = x509.load_der_x509_certificate(entries[0].data)
         pss = certificate.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS
         return PublicKeyCredential(certificate_type, tuple(entries), certificate.public_key(), pss)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise BadCertificate("no X.509 certificate") from None
 
 

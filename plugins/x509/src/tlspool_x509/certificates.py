@@ -107,7 +107,7 @@ def read_certificates(data: bytes) -> list[x509.Certificate]:
             raise Malformed(f"the file holds a {label}, not only certificates")
         try:
             found.append(parse_certificate(der_of(x509.load_pem_x509_certificate(text))))
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise Malformed(f"a PEM block cannot be read: {error}") from None
     return found
 

@@ -78,14 +78,14 @@ def _elements(data: bytes) -> list[bytes]:
 def _pem_list(text: bytes) -> bytes:
     try:
         return x509.load_pem_x509_crl(text).public_bytes(Encoding.DER)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise Malformed(f"a revocation list cannot be read: {error}") from None
 
 
 def _as_revocation_list(der: bytes) -> x509.CertificateRevocationList | None:
     try:
         return x509.load_der_x509_crl(der)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
         return None
 
 
