@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tlspool_core.testing.lies import lying
-from tlspool_core.testing.peers import Answers, Pair, TicketBox, software_credential
+from tlspool_core.testing.peers import Answers, Pair, SoftwareCredential, TicketBox, software_credential
 from tlspool_core.testing.programs import Link, Programs
 from tlspool_core.tls import TlsConnection
+from tlspool_core.tls.seams import CertificateEntry
 from tlspool_core.tls.settings import TLS13, ClientSettings, ServerSettings
 
 
@@ -72,3 +76,15 @@ def link() -> type[Link]:
 def tampering() -> Callable[[Any, Callable[[bytes], list[bytes]]], TlsConnection]:
     """Makes a connection from settings and a function from each of its messages to what is sent instead."""
     return lying
+
+
+@pytest.fixture
+def pss_credential(programs: Programs) -> SoftwareCredential:
+    """Made by OpenSSL, since `cryptography` makes no keys of the kind id-RSASSA-PSS; pss.pem and pss.key are left for programs."""
+    key, certificate = programs.directory / "pss.key", programs.directory / "pss.pem"
+    kind = ["-newkey", "rsa-pss", "-pkeyopt", "rsa_keygen_bits:2048"]
+    make = ["openssl", "req", "-x509", *kind, "-nodes", "-subj", "/CN=pss", "-batch"]
+    subprocess.run([*make, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    entry = CertificateEntry(ssl.PEM_cert_to_DER_cert(certificate.read_text()))
+    private = load_pem_private_key(key.read_bytes(), None)
+    return SoftwareCredential(private, (entry,), (0x0809, 0x080A, 0x080B))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tlspool_core.testing.peers import Answers, SoftwareCredential, software_credential
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.questions import ClientAuth
-from tlspool_core.tls.seams import CertificateEntry
 
 KEYS = ["ecdsa-p256", "ecdsa-p384", "ecdsa-p521", "rsa-2048", "ed25519", "ed448"]
 GROUPS = {"X25519": 0x1D, "P-256": 0x17, "P-384": 0x18, "P-521": 0x19}
@@ -65,29 +61,6 @@ def test_client_with_each_suite(make: Any, programs: Any, link: Any, suite: str)
 
 
 PSS_SCHEMES = {0x0809: "rsa_pss_pss_sha256", 0x080A: "rsa_pss_pss_sha384", 0x080B: "rsa_pss_pss_sha512"}
-
-
-@pytest.fixture
-def pss_credential(programs: Any) -> SoftwareCredential:
-    """Made by OpenSSL, since `cryptography` makes no keys of the kind id-RSASSA-PSS."""
-    key, certificate = programs.directory / "pss.key", programs.directory / "pss.pem"
-    make = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa-pss",
-        "-pkeyopt",
-        "rsa_keygen_bits:2048",
-        "-nodes",
-        "-subj",
-        "/CN=pss",
-        "-batch",
-    ]
-    subprocess.run([*make, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    entry = CertificateEntry(ssl.PEM_cert_to_DER_cert(certificate.read_text()))
-    private = load_pem_private_key(key.read_bytes(), None)
-    return SoftwareCredential(private, (entry,), tuple(PSS_SCHEMES))
 
 
 @pytest.mark.parametrize("scheme", PSS_SCHEMES)

@@ -107,6 +107,21 @@ def test_client_with_each_kind_of_rsa_signature(openssl: OpenSsl, scheme: str) -
     assert connection.facts.peer_signature_scheme == {"rsa_pss_rsae_sha512": 0x0806, "rsa_pkcs1_sha384": 0x0501}[scheme]
 
 
+@pytest.mark.parametrize("scheme", [0x0809, 0x080B])
+def test_client_with_a_pss_key(openssl: OpenSsl, pss_credential: Any, scheme: int) -> None:
+    directory, port = openssl.programs.directory, openssl.programs.free_port()
+    files = ["-cert", str(directory / "pss.pem"), "-key", str(directory / "pss.key")]
+    program = openssl.programs.start("openssl", "s_server", "-accept", f"127.0.0.1:{port}", *files, "-tls1_2", "-rev")
+    connection = reversed_by_server(openssl.as_client(server=(port, program), signature_schemes=(scheme,)))
+    assert connection.facts.peer_signature_scheme == scheme and connection.facts.cipher_suite == 0xC02F
+
+
+def test_server_with_a_pss_key(openssl: OpenSsl, pss_credential: Any) -> None:
+    answers = openssl.make.answers(credentials=(pss_credential,))
+    ours, program = openssl.as_server("", "-sigalgs", "rsa_pss_pss_sha384", answers=answers)
+    assert dialogue(ours, program).facts.own_signature_scheme == 0x080A
+
+
 @pytest.mark.parametrize("options", [[], ["-no_ticket"]])
 def test_client_resumes_by_ticket_or_identifier(openssl: OpenSsl, options: list[str]) -> None:
     server = openssl.s_server("ecdsa-p256", *options)
