@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,11 @@ from tlspool_rawkey.plugin import FORM, RawKeyType
 from tlspool_core.api import DoNAI, LocalCredential, Role
 from tlspool_core.testing.credential_type import TypeAnswers, TypeUnderTest
 from tlspool_core.testing.keys import SoftwareKeys, public_der
-from tlspool_core.testing.peers import answer_all
+from tlspool_core.testing.programs import Link, Programs
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.questions import ClientAuth
 from tlspool_core.tls.settings import ClientSettings, ServerSettings
 
-PATIENCE = 20.0
 KINDS = {
     "ecdsa": lambda: ec.generate_private_key(ec.SECP256R1()),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
@@ -57,34 +53,10 @@ class Party:
 
 
 @pytest.fixture
-def started() -> Iterator[list[subprocess.Popen[bytes]]]:
-    programs: list[subprocess.Popen[bytes]] = []
-    yield programs
-    for program in programs:
-        program.kill()
-        program.communicate()
-
-
-def start(started: list[subprocess.Popen[bytes]], *command: str) -> subprocess.Popen[bytes]:
-    program = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    started.append(program)
-    return program
-
-
-def talk(sock: socket.socket, connection: TlsConnection, answers: TypeAnswers, until: bytes = b"") -> None:
-    """Shake hands, and then, if wanted, read up to `until`."""
-    received = b""
-    sock.settimeout(PATIENCE)
-    while True:
-        answer_all(connection, answers)
-        sock.sendall(connection.data_to_send())
-        assert connection.failed is None, connection.failed
-        received += connection.take_plaintext()
-        if connection.handshake_complete and until in received:
-            return
-        data = sock.recv(65536)
-        assert data, "the other side has ended"
-        connection.receive(data)
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    started = Programs(tmp_path)
+    yield started
+    started.end()
 
 
 def settings(version: int) -> dict[str, Any]:
@@ -92,48 +64,32 @@ def settings(version: int) -> dict[str, Any]:
 
 
 @CASES
-def test_gnutls_is_the_server(tmp_path: Path, started: list[subprocess.Popen[bytes]], version: int, kind: str) -> None:
-    ours, theirs = Party(kind, tmp_path, "ours"), Party(kind, tmp_path, "theirs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_gnutls_is_the_server(programs: Programs, version: int, kind: str) -> None:
+    ours, theirs = Party(kind, programs.directory, "ours"), Party(kind, programs.directory, "theirs")
+    port = programs.free_port()
     command = ["gnutls-serv", "-q", "-p", str(port), "--echo", "--require-client-cert", "--priority", PRIORITIES[version] + RAW]
-    program = start(started, *command, *theirs.options())
-    connection, answers = TlsConnection(ClientSettings(**settings(version), server_name="example.org")), ours.answers()
-    with connect(port, program) as sock:
-        talk(sock, connection, answers)
-        connection.send(b"hello\n")
-        talk(sock, connection, answers, b"hello\n")
+    program = programs.start(*command, *theirs.options())
+    connection = TlsConnection(ClientSettings(**settings(version), server_name="example.org"))
+    link = Link(programs.connect(port, program), connection, ours.answers())
+    link.handshake()
+    link.send(b"hello\n")
+    link.read_until(b"hello\n")
     assert connection.facts.version == version
     assert connection.peer is not None and connection.peer.entries[0].data == theirs.public and connection.own is not None
 
 
-def connect(port: int, program: subprocess.Popen[bytes]) -> socket.socket:
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        assert program.poll() is None, program.stdout and program.stdout.read()
-        try:
-            return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        except ConnectionRefusedError:
-            time.sleep(0.02)
-    raise AssertionError("the server does not listen")
-
-
 @CASES
-def test_gnutls_is_the_client(tmp_path: Path, started: list[subprocess.Popen[bytes]], version: int, kind: str) -> None:
-    ours, theirs = Party(kind, tmp_path, "ours"), Party(kind, tmp_path, "theirs")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE)
-        port = str(listener.getsockname()[1])
-        command = ["gnutls-cli", "127.0.0.1", "-p", port, "--no-ca-verification", "--priority", PRIORITIES[version] + RAW]
-        program = start(started, *command, *theirs.options())
-        sock, _ = listener.accept()
-    connection, answers = TlsConnection(ServerSettings(**settings(version))), ours.answers()
-    with sock:
-        talk(sock, connection, answers)
-        assert program.stdin is not None
-        program.stdin.write(b"from gnutls\n")
-        program.stdin.flush()
-        talk(sock, connection, answers, b"from gnutls\n")
+def test_gnutls_is_the_client(programs: Programs, version: int, kind: str) -> None:
+    ours, theirs = Party(kind, programs.directory, "ours"), Party(kind, programs.directory, "theirs")
+    listener, port = programs.listen()
+    command = ["gnutls-cli", "127.0.0.1", "-p", str(port), "--no-ca-verification", "--priority", PRIORITIES[version] + RAW]
+    program = programs.start(*command, *theirs.options())
+    connection = TlsConnection(ServerSettings(**settings(version)))
+    link = Link(programs.accept(listener), connection, ours.answers())
+    link.handshake()
+    assert program.stdin is not None
+    program.stdin.write(b"from gnutls\n")
+    program.stdin.flush()
+    link.read_until(b"from gnutls\n")
     assert connection.facts.version == version
     assert connection.peer is not None and connection.peer.entries[0].data == theirs.public
