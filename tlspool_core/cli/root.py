@@ -107,9 +107,10 @@ def tlspool(ctx: click.Context, config: Path | None, as_json: bool) -> None:
 
     \b
     To begin with:
-      tlspool trust add --type x509 ca.pem
-      tlspool localid add www.example.com --type x509 --role server \\
-          --key 'pkcs11:token=...;object=...' chain.pem
+      tlspool plugins                                   which types there are
+      tlspool token list                                which keys, and their URIs
+      tlspool trust add --type TYPE ca.pem
+      tlspool localid add www.example.com --type TYPE --key URI chain.pem
       tlspool explain www.example.com .
       tlspool serve
       tlspool connect www.example.com:443

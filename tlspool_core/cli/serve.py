@@ -29,6 +29,8 @@ def serve(path: Path | None, check: bool) -> None:
             return
         from tlspool_core.pool.daemon import serve as run  # the daemon's modules are not needed for a check
 
-        run(path)
+        status = run(path)
     except (ConfigurationError, ListenError, PrivilegeError, ConfigError, RequiredPluginMissing) as error:
         raise click.ClickException(str(error)) from None
+    if status:
+        raise SystemExit(status)

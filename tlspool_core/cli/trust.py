@@ -52,9 +52,9 @@ def add(
     """Trust what is in FILEs (- for standard input), for remotes in the given role.
 
     \b
-      tlspool trust add --type x509 ca.pem                        an authority
-      tlspool trust add --type x509 --role server ca.pem          ... for servers only
-      tlspool trust add --type x509 --pin john.pem                one credential
+      tlspool trust add --type TYPE ca.pem                        an authority
+      tlspool trust add --type TYPE --role server ca.pem          ... for servers only
+      tlspool trust add --type TYPE --pin john.pem                one credential
       tlspool trust add --remote .example.com --expression TID&&  demand DNSSEC of these
     """
     if bool(files) == bool(remote):

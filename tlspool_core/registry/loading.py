@@ -49,7 +49,7 @@ class PluginStatus:
     distribution: str  # "" for a module that configuration names
     version: str
     state: PluginState
-    offers: tuple[str, ...] = ()  # "credential type x509", "predicate T for x509"
+    offers: tuple[str, ...] = ()  # "credential type NAME", "predicate T for NAME"
     reason: str = ""  # why it failed, in a sentence
     trace: str = ""  # where it failed, for its author
 

@@ -25,7 +25,7 @@ JOHN, MARY, WWW = (DoNAI.parse(text) for text in ("john@example.com", "mary@exam
 
 def local(identity: DoNAI = JOHN, *publics: bytes, expression: str = "", uids: tuple[int, ...] = ()) -> LocalIdentity:
     """A local identity with a credential for each public part, in that order."""
-    credentials = tuple(LocalCredential(identity, "toy", Role.BOTH, f"pkcs11:id=%{n:02x}", part) for n, part in enumerate(publics))
+    credentials = tuple(LocalCredential(identity, "toy", Role.BOTH, f"software:{n}", part) for n, part in enumerate(publics))
     return LocalIdentity(identity, credentials, expression, uids)
 
 
