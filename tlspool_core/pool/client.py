@@ -16,19 +16,20 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from tlspool_core import fdpass
 from tlspool_core.fdpass import Descriptor
-from tlspool_core.pool import facts
+from tlspool_core.pool import commands
 from tlspool_core.pool.accept import PeerProcess
+from tlspool_core.pool.commands import SessionCommand
 from tlspool_core.pool.logs import say, session_id
 from tlspool_core.pool.session import Session
 from tlspool_core.wire.connection import Answered, Asked, Callback, CallbackMessage, Exchange, PoolSide, Refused, Step
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import Facility, StartTlsFlags
-from tlspool_core.wire.messages import ControlDetach, ControlReattach, Info, Message, Ping, Prng, StartTls, Success
+from tlspool_core.wire.messages import Message, Ping, StartTls
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -59,6 +60,7 @@ class Client:
         self._output: deque[bytes] = deque()
         self._reading = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._token: bytes | None = None  # what stands for this client in other workers, once it gave commands there
 
     @property
     def busy(self) -> bool:
@@ -80,6 +82,8 @@ class Client:
         self._act(self._side.close())
         self._socket.close()
         self._pool.control.release(self)
+        if self._token is not None and self._pool.mesh is not None:
+            self._pool.mesh.gone(self._token)
         for session in list(self.sessions):
             session.maker_gone()
         self._on_gone(self)
@@ -166,20 +170,10 @@ class Client:
 
     def _answered(self, callback: Callback, message: CallbackMessage, descriptor: Descriptor | None) -> None:
         future = self._waiting.pop(callback, None)
-        if descriptor is not None and self._leads_here(descriptor):
-            descriptor.close()
-            if future is not None and not future.done():
-                future.set_exception(_leads_here())
-            return
         if future is not None and not future.done():
             future.set_result((message, descriptor))
         elif descriptor is not None:
             descriptor.close()
-
-    def _leads_here(self, descriptor: Descriptor) -> bool:
-        """It is an application's connection to this pool, whose end would not be seen any more if the pool held it."""
-        paths = {str(configured.path) for configured in self._pool.config.sockets}
-        return fdpass.leads_to(descriptor, paths | {self._socket.getsockname()})
 
     async def call_back(self, exchange: Exchange, message: CallbackMessage, time_limit: float | None) -> CallbackAnswer:
         """Ask the application; the caller owns the descriptor. Raises WireError if it refuses, vanishes, or takes too long.
@@ -212,53 +206,60 @@ class Client:
         try:
             request = exchange.request
             if isinstance(request, StartTls):
-                self._start_task(exchange, request, descriptor)
+                self._start_tls(exchange, request, descriptor)
             else:
                 self._send(self._side.answer(exchange, self._answer(request)))
         except WireError as error:
-            self._send(self._side.refuse(exchange, error))
+            if not self._ask_siblings(exchange, error):
+                self._send(self._side.refuse(exchange, error))
         except Exception:
             log.exception("fault while serving a request")
             self._send(self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER)))
 
     def _answer(self, request: object) -> Message:
         """The answer to a request that needs no waiting. Raises WireError."""
-        control = self._pool.control
-        match request:
-            case Ping():
-                return Ping(PRODUCER, request.facilities & _FACILITIES)
-            case ControlDetach():
-                control.detach(request.ctlkey, self)
-                return Success()
-            case ControlReattach():
-                control.reattach(request.ctlkey, self)
-                return Success()
-            case Prng():
-                session = control.controlled(request.ctlkey, self)
-                session.require_running(ErrorCode.PRNG_UNAVAILABLE)
-                return facts.prng(session, request)
-            case Info():
-                session = control.controlled(request.ctlkey, self)
-                session.require_running(ErrorCode.INFO_NOT_FOUND)
-                return facts.info(session, request)
+        if isinstance(request, Ping):
+            return Ping(PRODUCER, request.facilities & _FACILITIES)
+        if isinstance(request, SessionCommand):
+            return commands.command(self._pool, self, request)
         raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED)
 
-    def _start_task(self, exchange: Exchange, request: StartTls, descriptor: Descriptor | None) -> None:
-        if request.flags & StartTlsFlags.RENEGOTIATE:
-            work = self._renegotiate(exchange, request)
-        else:
-            assert descriptor is not None
-            try:
-                if self._leads_here(descriptor):
-                    raise _leads_here()
-                session = self._pool.admit(self, exchange, request, descriptor)
-            except WireError:
-                descriptor.close()
-                raise
-            work = self._start_session(exchange, session)
+    def _ask_siblings(self, exchange: Exchange, error: WireError) -> bool:
+        """Whether another worker may know the session that a request names; it is asked then."""
+        mesh = self._pool.mesh
+        if mesh is None or error.code != ErrorCode.CTLKEY_NOT_FOUND:
+            return False
+        if self._token is None:
+            self._token = mesh.new_token()
+        self._run(self._answered_by(exchange, mesh.ask(self._token, exchange.request)))
+        return True
+
+    async def _answered_by(self, exchange: Exchange, asking: Coroutine[Any, Any, Message]) -> None:
+        try:
+            data = self._side.answer(exchange, await asking)
+        except WireError as error:
+            data = self._side.refuse(exchange, _renegotiation(error, exchange))
+        except Exception:
+            log.exception("fault while serving a request")
+            data = self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER))
+        self._send(data)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._pool.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _start_tls(self, exchange: Exchange, request: StartTls, descriptor: Descriptor | None) -> None:
+        if request.flags & StartTlsFlags.RENEGOTIATE:
+            self._run(self._renegotiate(exchange, request))
+            return
+        assert descriptor is not None
+        try:
+            session = self._pool.admit(self, exchange, request, descriptor)
+        except WireError:
+            descriptor.close()
+            raise
+        self._run(self._start_session(exchange, session))
 
     async def _start_session(self, exchange: Exchange, session: Session) -> None:
         session_id.set(session.id)
@@ -274,21 +275,25 @@ class Client:
         self._send(data)
 
     async def _renegotiate(self, exchange: Exchange, request: StartTls) -> None:
+        await self._answered_by(exchange, self._renegotiated(request))
+
+    async def _renegotiated(self, request: StartTls) -> Message:
         try:
-            session = self._pool.control.controlled(request.ctlkey, self)
-            session_id.set(session.id)
-            data = self._side.answer(exchange, await session.renegotiate(request))
+            return await commands.renegotiate(self._pool, self, request)
         except WireError as error:
-            not_found = error.code == ErrorCode.CTLKEY_NOT_FOUND
-            data = self._side.refuse(exchange, WireError(ErrorCode.RENEGOTIATE_NOT_FOUND) if not_found else error)
-        except Exception:
-            log.exception("fault while renegotiating")
-            data = self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER))
-        self._send(data)
+            mesh = self._pool.mesh
+            if mesh is None or error.code != ErrorCode.CTLKEY_NOT_FOUND:
+                raise
+            if self._token is None:
+                self._token = mesh.new_token()
+            return await mesh.ask(self._token, request, self._pool.config.limits.handshake_timeout_max)
 
 
-def _leads_here() -> WireError:
-    return WireError(ErrorCode.CONNECTION_DRIVER, "The socket is a connection to the TLS Pool itself")
+def _renegotiation(error: WireError, exchange: Exchange) -> WireError:
+    """RENEGOTIATE has a code of its own for a session that is not there."""
+    if error.code == ErrorCode.CTLKEY_NOT_FOUND and isinstance(exchange.request, StartTls):
+        return WireError(ErrorCode.RENEGOTIATE_NOT_FOUND)
+    return error
 
 
 def _abandon(future: asyncio.Future[CallbackAnswer]) -> None:

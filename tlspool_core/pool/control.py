@@ -74,7 +74,7 @@ class ControlKeys(Generic[S]):
     def controlled(self, key: bytes, client: object) -> S:
         """The session that `client` controls under this key. Raises WireError."""
         entry = self._find(key)
-        if entry.controller is not client:
+        if entry.controller != client:
             raise WireError(ErrorCode.CTLKEY_NOT_YOURS, "This session is not under your control; reattach it first")
         return entry.session
 
@@ -83,7 +83,7 @@ class ControlKeys(Generic[S]):
         entry = self._find(key)
         if entry.controller is None:
             raise WireError(ErrorCode.CTLKEY_ALREADY_DETACHED, "This session is detached already")
-        if entry.controller is not client:
+        if entry.controller != client:
             raise WireError(ErrorCode.CTLKEY_NOT_YOURS, "This session is under another client's control")
         self._give(entry, key, None)
         return entry.session

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tlspool_core import fdpass
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI, InvalidIdentity
 from tlspool_core.interfaces import Aaa, ConfigBackend, CredentialType, Denied, Key, KeyStore, KeyStoreError
@@ -126,15 +127,20 @@ class Pool:
             request = request.echo(ctlkey=os.urandom(16))
         if request.ctlkey in self.control:
             raise WireError(ErrorCode.CTLKEY_REGISTRATION_FAILED)
-        session = Session(self, maker, exchange, request, role, adopt(descriptor, self.own_addresses))
+        session = Session(self, maker, exchange, request, role, self._adopt(descriptor))
         self.control.register(request.ctlkey, session, maker)
         self.sessions.add(session)
         maker.sessions.add(session)
         return session
 
-    def refuse_own(self, given: socket.socket) -> None:
-        """Raises WireError if the socket leads back to this pool, OSError if it is not connected."""
-        refuse_own(given, self.own_addresses)
+    def _adopt(self, descriptor: Descriptor) -> socket.socket:
+        self.refuse_own(descriptor)
+        return adopt(descriptor)
+
+    def refuse_own(self, descriptor: Descriptor) -> None:
+        """Raises WireError for an application's connection to us: if we held it, its end would never be seen."""
+        if fdpass.leads_to(descriptor, self.own_addresses):
+            raise WireError(ErrorCode.CONNECTION_DRIVER, "This socket is a connection to the TLS Pool itself")
 
     def ended(self, session: Session) -> None:
         """A session has released all it had."""
@@ -227,7 +233,7 @@ def role_of(request: StartTls) -> str:
     return "client" if client else "server"
 
 
-def adopt(descriptor: Descriptor, own_addresses: frozenset[str]) -> socket.socket:
+def adopt(descriptor: Descriptor) -> socket.socket:
     """Become the owner of a connected stream socket. Raises WireError, and closes, if it is none."""
     try:
         owned = descriptor.socket()
@@ -236,7 +242,7 @@ def adopt(descriptor: Descriptor, own_addresses: frozenset[str]) -> socket.socke
     try:
         if owned.type != socket.SOCK_STREAM:
             raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a stream socket")
-        refuse_own(owned, own_addresses)
+        owned.getpeername()
         owned.setblocking(False)
         if owned.family != socket.AF_UNIX:
             # records are whole when they are sent; waiting for more would delay the last one of a burst
@@ -248,13 +254,3 @@ def adopt(descriptor: Descriptor, own_addresses: frozenset[str]) -> socket.socke
         owned.close()
         raise
     return owned
-
-
-def refuse_own(given: socket.socket, own_addresses: frozenset[str]) -> None:
-    """Raises WireError for an end of a connection to ourselves: holding it, we would never see its application go.
-
-    Raises OSError if the socket is not connected.
-    """
-    peer = given.getpeername()
-    if given.family == socket.AF_UNIX and peer in own_addresses:
-        raise WireError(ErrorCode.CONNECTION_DRIVER, "This socket is a connection to the TLS Pool itself")

@@ -21,7 +21,9 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tlspool_core.pool import listeners, logs, notify, privileges
@@ -32,7 +34,9 @@ from tlspool_core.pool.core import Pool
 from tlspool_core.pool.linger import close_lingering
 from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
+from tlspool_core.pool.mesh import Mesh
 from tlspool_core.pool.plugins import PluginSet
+from tlspool_core.pool.supervisor import Supervisor
 from tlspool_core.pool.tickets import Seed
 
 log = logging.getLogger("tlspool.daemon")
@@ -40,10 +44,28 @@ log = logging.getLogger("tlspool.daemon")
 _RESTART_ONLY = ("sockets", "workers", "user", "group", "plugins", "config", "tickets")
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place among others: its number, its connection to the supervisor, and the seed of the ticket keys."""
+
+    number: int
+    link: socket.socket
+    seed: Seed
+
+
 class Daemon:
     """One serving process."""
 
-    def __init__(self, path: Path | None, config: PoolConfig, open_listeners: Sequence[Listener], plugins: PluginSet) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        config: PoolConfig,
+        open_listeners: Sequence[Listener],
+        plugins: PluginSet,
+        place: Place | None = None,
+    ) -> None:
+        """`place` is given to a worker among others."""
+        self._place = place
         self._path = path
         self._config = config
         self._listeners = list(open_listeners)
@@ -55,18 +77,21 @@ class Daemon:
         self._pool: Pool
         self._acceptor: Acceptor
 
-    async def run(self, seed: Seed | None = None) -> None:
+    async def run(self) -> None:
         """Serve until told to stop. Raises ConfigurationError or ConfigError if it cannot start."""
         loop = asyncio.get_running_loop()
         started = await self._plugins.start(self._config)
         logs.attach(loop)
         try:
-            self._pool = Pool(loop, self._config, started, seed)
+            self._pool = Pool(loop, self._config, started, self._place.seed if self._place else None)
             self._pool.own_addresses = frozenset(str(listener.path) for listener in self._listeners)
             self._acceptor = Acceptor(loop, self._listeners, self._config.limits, self._serve)
             self._watch_signals(loop)
             self._acceptor.start()
             watchdog = loop.create_task(_feed_watchdog())
+            if self._place is not None:
+                self._pool.mesh = Mesh(self._pool, self._place.link, self._place.number)
+                self._pool.mesh.ready()
             notify.ready()
             say(log, logging.INFO, "serving", sockets=",".join(str(listener.path) for listener in self._listeners))
             await self._stop.wait()
@@ -131,7 +156,10 @@ class Daemon:
         notify.stopping()
         self._acceptor.stop()
         for listener in self._listeners:
-            listener.close()
+            if self._place is None:
+                listener.close()
+            else:  # the path is the supervisor's to remove
+                listener.release()
         self._pool.stopping = True
         limit = self._config.limits.drain_timeout
         say(log, logging.INFO, "stopping", sessions=len(self._pool.sessions), limit=limit)
@@ -174,21 +202,41 @@ def open_listeners(config: PoolConfig) -> list[Listener]:
     return opened
 
 
-def serve(path: Path | None) -> None:
-    """Run the daemon in the foreground. Raises ConfigurationError, ListenError, PrivilegeError or ConfigError if it cannot start."""
+def serve(path: Path | None) -> int:
+    """Run the daemon in the foreground; the exit status.
+
+    Raises ConfigurationError, ListenError, PrivilegeError, RequiredPluginMissing or ConfigError if it cannot start.
+    """
     config = load_config(path)
     logs.set_up(config.log)
-    plugins = PluginSet(config)
     privileges.raise_file_limit()
+    if config.workers > 1:
+        return _supervise(path, config)
+    plugins = PluginSet(config)
     opened = open_listeners(config)
     try:
         privileges.drop(config.user, config.group)
         privileges.harden()
-        asyncio.run(_serve(path, config, opened, plugins))
+        asyncio.run(Daemon(path, config, opened, plugins).run())
     finally:
         for listener in opened:
             listener.close()
+    return 0
 
 
-async def _serve(path: Path | None, config: PoolConfig, opened: Sequence[Listener], plugins: PluginSet) -> None:
-    await Daemon(path, config, opened, plugins).run()
+def _supervise(path: Path | None, config: PoolConfig) -> int:
+    """Several workers: plugins are loaded in each, after privileges were given up."""
+    opened = open_listeners(config)
+    try:
+        privileges.drop(config.user, config.group)
+        privileges.harden()
+        seed = Seed.fresh(config.tickets.rotation, time.time())
+
+        def work(number: int, link: socket.socket) -> None:
+            place = Place(number, link, seed)
+            asyncio.run(Daemon(path, config, opened, PluginSet(config), place).run())
+
+        return Supervisor(config.workers, opened, work).run()
+    finally:
+        for listener in opened:
+            listener.close()

@@ -43,7 +43,7 @@ class Listener:
         """Stop listening; remove the path if it still is ours."""
         self.socket.close()
         if self._lock is None:
-            return
+            return  # systemd's, or closed before
         with contextlib.suppress(OSError):
             now = self.path.stat()
             if self._node is not None and (now.st_dev, now.st_ino) == (self._node.st_dev, self._node.st_ino):

@@ -20,9 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-import stat
 import time
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
@@ -242,27 +240,11 @@ class Session:
 
     # --- the relay -----------------------------------------------------------------------------------------------------------
 
-    def _plaintext_end(self) -> Descriptor | socket.socket:
-        """Hand over the plaintext descriptor, as a socket if it is one. Raises WireError if it cannot be used."""
-        plain, self._plain = self._plain, None
-        assert plain is not None
-        if not stat.S_ISSOCK(os.fstat(plain.fileno()).st_mode):
-            return plain
-        given = plain.socket()
-        try:
-            self.pool.refuse_own(given)
-        except OSError:
-            given.close()
-            raise WireError(ErrorCode.PLAIN_SOCKET_NEEDED, "The plaintext socket is not connected") from None
-        except WireError:
-            given.close()
-            raise
-        return given
-
     def _relay_to_plaintext(self) -> None:
-        plain = self._plaintext_end()
-        cipher, self._cipher = self._cipher, None
-        assert cipher is not None
+        assert self._plain is not None and self._cipher is not None
+        self.pool.refuse_own(self._plain)
+        cipher, plain = self._cipher, self._plain
+        self._cipher = self._plain = None
         decision, idle = self.decision, self.pool.config.limits.idle_timeout or None
         if decision.idle_timeout is not None:
             idle = min(idle, decision.idle_timeout) if idle else decision.idle_timeout

@@ -1,0 +1,169 @@
+"""What worker processes of one pool tell each other: commands for sessions that live in another one.
+
+Theory of operation
+-------------------
+An application's connection lands in some worker, and so do its sessions; but a control key may be presented in any.  A worker that
+does not know the key asks all others, through the supervisor, to which each has one connection of whole messages.  The question
+is the packet of the application as it came, and the token of the client that asks; the answer is the packet to answer with, or
+nothing from those who do not know the key either.  A client's token stands for it in the worker that controls a session
+on its behalf, until the message that it is gone.
+
+    frame    kind, origin, destination (workers are numbered from 0; ALL), number of the question, content
+    ASK      content: token, packet        forwarded to the others; the supervisor answers ASKED with their number
+    TELL     content: packet or nothing    back to the origin of the question
+    GONE     content: token                forwarded to the others
+    READY    the worker serves             to the supervisor
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from tlspool_core.pool import commands
+from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
+from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.messages import ControlDetach, ControlReattach, Error, Info, Message, Packet, Prng, StartTls
+
+if TYPE_CHECKING:
+    from tlspool_core.pool.core import Pool
+
+log = logging.getLogger("tlspool.mesh")
+
+ASK, ASKED, TELL, GONE, READY = range(1, 6)
+SUPERVISOR = 0xFFFE
+ALL = 0xFFFF
+FRAME = struct.Struct("=BHHI")
+MAX_FRAME = FRAME.size + 8 + PACKET_SIZE
+TOKEN = struct.Struct("=HHI")  # worker, unused, number of the client
+
+_NO_ANSWER = 5.0  # seconds until a worker that says nothing counts as one that does not know
+
+
+class _Question:
+    """Asked of the others: how many were asked, how many have said that they do not know."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.answer: asyncio.Future[bytes | None] = loop.create_future()
+        self._asked: int | None = None
+        self._denied = 0
+
+    def asked(self, count: int) -> None:
+        self._asked = count
+        self._check()
+
+    def told(self, packet: bytes) -> None:
+        if packet and not self.answer.done():
+            self.answer.set_result(packet)
+        self._denied += 1
+        self._check()
+
+    def _check(self) -> None:
+        if self._asked is not None and self._denied >= self._asked and not self.answer.done():
+            self.answer.set_result(None)
+
+
+class Mesh:
+    """One worker's connection to the others."""
+
+    def __init__(self, pool: Pool, link: socket.socket, worker: int) -> None:
+        """Takes over the link, a SOCK_SEQPACKET socket to the supervisor."""
+        self._pool = pool
+        self._link = link
+        self._worker = worker
+        self._questions: dict[int, _Question] = {}
+        self._last_question = 0
+        self._last_client = 0
+        link.setblocking(False)
+        pool.loop.add_reader(link.fileno(), self._readable)
+
+    def close(self) -> None:
+        self._pool.loop.remove_reader(self._link.fileno())
+        self._link.close()
+
+    def ready(self) -> None:
+        """Tell the supervisor that this worker serves."""
+        self._send(READY, SUPERVISOR, 0)
+
+    def new_token(self) -> bytes:
+        """What stands for a client of ours in the other workers."""
+        self._last_client = (self._last_client + 1) & 0xFFFFFFFF
+        return TOKEN.pack(self._worker, 0, self._last_client)
+
+    def gone(self, token: bytes) -> None:
+        """A client of ours that gave commands elsewhere has gone."""
+        self._send(GONE, ALL, 0, token)
+
+    async def ask(self, token: bytes, request: Message, time_limit: float = _NO_ANSWER) -> Message:
+        """Have a command done where its session lives. Raises WireError: what that worker says, or that nobody knows the key."""
+        question = _Question(self._pool.loop)
+        self._last_question = number = (self._last_question + 1) & 0xFFFFFFFF
+        self._questions[number] = question
+        self._send(ASK, ALL, number, token + encode(Packet(0, 0, request)))
+        try:
+            async with asyncio.timeout(time_limit):
+                packet = await question.answer
+        except TimeoutError:
+            packet = None
+        finally:
+            del self._questions[number]
+        if packet is None:
+            raise WireError(ErrorCode.CTLKEY_NOT_FOUND)
+        answer = decode(packet, answer=True).message
+        if isinstance(answer, Error):
+            raise WireError(answer.tlserrno, answer.text)
+        return answer
+
+    # --- frames --------------------------------------------------------------------------------------------------------------
+
+    def _send(self, kind: int, destination: int, number: int, content: bytes = b"") -> None:
+        """A frame that does not fit the socket's buffer is lost: whoever waits for an answer has a time limit."""
+        try:
+            self._link.send(FRAME.pack(kind, self._worker, destination, number) + content)
+        except OSError as error:
+            log.warning("message to other workers is lost: %s", error.strerror)
+
+    def _readable(self) -> None:
+        try:
+            frame = self._link.recv(MAX_FRAME)
+        except (BlockingIOError, InterruptedError):
+            return
+        if len(frame) < FRAME.size:  # the supervisor is gone, and its end will be ours in a moment
+            self._pool.loop.remove_reader(self._link.fileno())
+            return
+        kind, origin, _, number = FRAME.unpack_from(frame)
+        content = frame[FRAME.size :]
+        if kind == ASK:
+            self._keep(self._serve(origin, number, content[: TOKEN.size], content[TOKEN.size :]))
+        elif kind == ASKED and number in self._questions:
+            self._questions[number].asked(int.from_bytes(content))
+        elif kind == TELL and number in self._questions:
+            self._questions[number].told(content)
+        elif kind == GONE:
+            self._pool.control.release(content)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        self._pool.keep(self._pool.loop.create_task(work))
+
+    async def _serve(self, origin: int, number: int, token: bytes, packet: bytes) -> None:
+        """A sibling asks: do what its client wants, if the session is here."""
+        try:
+            request = decode(packet).message
+            if isinstance(request, StartTls):
+                answer = await commands.renegotiate(self._pool, token, request)
+            else:
+                assert isinstance(request, ControlDetach | ControlReattach | Prng | Info)
+                answer = commands.command(self._pool, token, request)
+        except WireError as error:
+            if error.code == ErrorCode.CTLKEY_NOT_FOUND:
+                self._send(TELL, origin, number)
+                return
+            answer = Error.of(ErrorCode(error.code), error.text)
+        except Exception:
+            log.exception("fault while serving another worker")
+            answer = Error.of(ErrorCode.CONNECTION_HANDLER)
+        self._send(TELL, origin, number, encode(Packet(0, 0, answer)))
