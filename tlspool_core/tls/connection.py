@@ -232,7 +232,7 @@ class TlsConnection:
             self._fail(ours)
 
     def _fail(self, error: TlsError) -> None:
-        self.failed = error
+        self.failed = _without_frames(error)
         self._drop_flow()
         if error.alert is not None and not self.closed:
             self._channel.send_alert(AlertLevel.FATAL, error.alert)
@@ -249,8 +249,9 @@ class TlsConnection:
 
     def _answer(self, flow: Flow[Established | None], value: object) -> None:
         flow.answer(value)
-        self._settle(flow)
-        self._advance()
+        if flow.question is None:
+            self._settle(flow)
+            self._advance()
 
     def _refuse(self, flow: Flow[Established | None], error: TlsError) -> None:
         flow.refuse(error)
@@ -272,9 +273,9 @@ class TlsConnection:
                 if not flow.waits_for_input:
                     return
                 flow.resume()
-                self._settle(flow)
-                if self._flow is flow:
+                if not flow.done:
                     return
+                self._settle(flow)
             elif not self._take_item():
                 return
 
@@ -295,3 +296,13 @@ class TlsConnection:
         else:
             raise UnexpectedChangeCipherSpec("after the handshake")
         return True
+
+
+def _without_frames(error: TlsError) -> TlsError:
+    """The error as it may be kept: a traceback would keep the handshake's variables, secrets among them. Our own faults keep theirs."""
+    link: BaseException | None = error
+    while isinstance(link, TlsError):
+        link.__traceback__ = None
+        link.__context__ = None
+        link = link.__cause__
+    return error

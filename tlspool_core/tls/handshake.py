@@ -18,8 +18,8 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Generic, TypeVar
 
 from tlspool_core.tls.alerts import (
     AlertReceived,
@@ -47,6 +47,12 @@ M = TypeVar("M", bound=Message)
 S = TypeVar("S", bound=Settings)
 
 MAX_CONTEXT = 8192  # of JudgePeer's answer
+
+_HANDSHAKE: Final = int(ContentType.HANDSHAKE)
+
+
+def _names(kinds: tuple[type[Message], ...]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)
 
 
 class Handshake(Generic[S]):
@@ -93,22 +99,27 @@ class Handshake(Generic[S]):
 
     # --- waiting -------------------------------------------------------------------------------------------------------------
 
-    async def _next(self) -> tuple[int, bytes]:
-        held, self._held = self._held, None
+    def _take(self) -> tuple[int, bytes] | None:
+        """The next item of input that is there."""
+        held = self._held
         if held is not None:
+            self._held = None
             return held
-        while (item := self.channel.next()) is None:
-            if self.channel.peer_closed:
-                raise AlertReceived(0)
+        item = self.channel.next()
+        if item is None and self.channel.peer_closed:
+            raise AlertReceived(0)
+        return item
+
+    async def _next(self) -> tuple[int, bytes]:
+        while (item := self._take()) is None:
             await more_input()
         return item
 
-    async def read_any(self, *kinds: type[Message], add: bool = True) -> Message:
-        """The next handshake message, which must be one of `kinds`. Raises UnexpectedMessage, DecodeError..."""
-        content_type, raw = await self._next()
-        if content_type != ContentType.HANDSHAKE:
-            names = " or ".join(kind.__name__ for kind in kinds)
-            raise UnexpectedRecordType(f"content type {content_type} instead of {names}")
+    def _parse(self, item: tuple[int, bytes], kinds: tuple[type[Message], ...], add: bool) -> Message:
+        """A message out of an item that must be one of `kinds`."""
+        content_type, raw = item
+        if content_type != _HANDSHAKE:
+            raise UnexpectedRecordType(f"content type {content_type} instead of {_names(kinds)}")
         self._received += len(raw)
         if self._received > self.settings.max_handshake_bytes:
             raise HandshakeMessageTooLong(f"{self._received} bytes of handshake")
@@ -116,17 +127,24 @@ class Handshake(Generic[S]):
             if kind.handshake_type == raw[0]:
                 break
         else:
-            names = " or ".join(kind.__name__ for kind in kinds)
-            raise UnexpectedHandshakeMessage(f"{message_name(raw[0])} instead of {names}")
+            raise UnexpectedHandshakeMessage(f"{message_name(raw[0])} instead of {_names(kinds)}")
         message = kind.parse(raw[4:])
         self.raw = raw
         if add:
             self.transcript.add(raw)
         return message
 
+    async def read_any(self, *kinds: type[Message], add: bool = True) -> Message:
+        """The next handshake message, which must be one of `kinds`. Raises UnexpectedMessage, DecodeError..."""
+        while (item := self._take()) is None:
+            await more_input()
+        return self._parse(item, kinds, add)
+
     async def read(self, kind: type[M], *, add: bool = True) -> M:
         """The next handshake message, which must be a `kind`; added to the transcript unless `add` is false."""
-        message = await self.read_any(kind, add=add)
+        while (item := self._take()) is None:
+            await more_input()
+        message = self._parse(item, (kind,), add)
         assert isinstance(message, kind)
         return message
 
@@ -135,21 +153,21 @@ class Handshake(Generic[S]):
         if self._held is None:
             self._held = await self._next()
         content_type, raw = self._held
-        return raw[0] if content_type == ContentType.HANDSHAKE else -1
+        return raw[0] if content_type == _HANDSHAKE else -1
 
     async def read_change_cipher_spec(self) -> None:
         """TLS 1.2: the peer's next record is change_cipher_spec; no handshake bytes may precede it."""
         content_type, content = await self._next()
-        if content_type == ContentType.HANDSHAKE:
+        if content_type == _HANDSHAKE:
             raise UnexpectedHandshakeMessage(f"{message_name(content[0])} instead of change_cipher_spec")
         if content_type != ContentType.CHANGE_CIPHER_SPEC:
             raise UnexpectedRecordType(f"content type {content_type} instead of change_cipher_spec")
         if content != b"\x01":
             raise UnexpectedChangeCipherSpec("content is not a single 1")
 
-    async def ask(self, question: Question[A]) -> A:
+    def ask(self, question: Question[A]) -> Awaitable[A]:
         """Put a question to the driver of the connection; raises the TlsError that it refuses with."""
-        return await ask(question)
+        return ask(question)
 
     async def call(self, who: str, work: Callable[[], T], *, quick: bool = False) -> T:
         """Have plugin code run, which may block unless it is `quick`; `who` names it for the log."""

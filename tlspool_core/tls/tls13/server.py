@@ -159,8 +159,10 @@ async def _hellos(hs: Hs, plan: Plan) -> tuple[EarlySecret, bytes]:
     """Select a PSK, send ServerHello; returns the first stage of the key schedule and the (EC)DHE secret."""
     offer, suite = plan.offer, plan.suite
     retried = bool(hs.transcript.messages)
-    await plugin_extensions.received_client_hello(hs, TLS13, offer.hello.extensions)
-    answers = await plugin_extensions.server_hello(hs, TLS13, offer.hello.extensions)
+    answers: dict[int, bytes] = {}
+    if hs.settings.extensions:
+        await plugin_extensions.received_client_hello(hs, TLS13, offer.hello.extensions)
+        answers = await plugin_extensions.server_hello(hs, TLS13, offer.hello.extensions)
     if not answers:
         plan.key = await select_key(hs, offer.parsed, suite, plan.choice.client_auth)
     hs.transcript.start(suite.hash_name)
