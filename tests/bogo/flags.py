@@ -109,7 +109,6 @@ class Flags:
     install_ddos_callback: bool = False
     fail_ddos_callback: bool = False
     use_ticket_callback: bool = False
-    renew_ticket: bool = False
     use_ocsp_callback: bool = False
     set_ocsp_in_callback: bool = False
     decline_ocsp_callback: bool = False

@@ -241,9 +241,9 @@ class Exchange:
                 raise Failed(f"{what} was {actual!r}, wanted {expected!r}")
         if (facts.alpn or b"") != alpn.encode():
             raise Failed(f"negotiated alpn proto mismatch: {facts.alpn!r}")
-        if (flags.expect_hrr and not getattr(facts, "retried", None)) or (flags.expect_no_hrr and getattr(facts, "retried", None)):
-            raise Failed(f"HelloRetryRequest: {getattr(facts, 'retried', None)}")
-        if flags.expect_extended_master_secret and not getattr(facts, "extended_master_secret", True):
+        if (flags.expect_hrr and not facts.retried) or (flags.expect_no_hrr and facts.retried):
+            raise Failed(f"HelloRetryRequest: {facts.retried}")
+        if flags.expect_extended_master_secret and not (facts.extended_master_secret or facts.version > 0x0303):
             raise Failed("No EMS for connection when expected")
         if (not flags.server or flags.require_any_client_certificate) and self.connection.peer is None:
             raise Failed("Received no peer certificate but expected one.")

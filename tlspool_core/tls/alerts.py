@@ -341,10 +341,6 @@ class TooMuchEarlyData(UnexpectedMessage):
     """More refused 0-RTT data than we skip."""
 
 
-class TooManyTickets(UnexpectedMessage):
-    """More NewSessionTicket messages than anyone needs."""
-
-
 class HandshakeMessageTooLong(IllegalParameter):
     """A handshake message, or all of them together, exceeds the limit of the settings."""
 

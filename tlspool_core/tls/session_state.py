@@ -17,7 +17,7 @@ from tlspool_core.tls.codec import Reader, u8, u16, u32, vector8, vector16, vect
 from tlspool_core.tls.messages import build_extensions, parse_extensions
 from tlspool_core.tls.seams import CertificateEntry
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 NO_CERTIFICATE: Final = 255  # stands for "the peer showed nothing"; 255 is for private use among certificate types
 
 
@@ -43,6 +43,7 @@ class SessionState:
     context: bytes = b""
     # TLS 1.2
     extended_master_secret: bool = True
+    group: int = 0  # of the handshake that made the secret
     session_id: bytes = b""  # client: by which the server remembers the session, where it gave no ticket
 
     def fresh(self, now: float) -> bool:
@@ -70,6 +71,7 @@ class SessionState:
                 u16(self.peer_scheme),
                 vector16(self.context),
                 u8(self.extended_master_secret),
+                u16(self.group),
                 vector8(self.session_id),
             )
         )
@@ -98,7 +100,7 @@ def _parse(reader: Reader) -> SessionState | None:
         data = chain.vector24()
         entries.append(CertificateEntry(data, parse_extensions(chain)))
     peer_scheme, context = reader.u16(), reader.vector16()
-    extended_master_secret = reader.u8() == 1
+    extended_master_secret, group = reader.u8() == 1, reader.u16()
     session_id = reader.vector8(0, 32)
     reader.finish()
     return SessionState(
@@ -115,5 +117,6 @@ def _parse(reader: Reader) -> SessionState | None:
         peer_scheme=peer_scheme,
         context=context,
         extended_master_secret=extended_master_secret,
+        group=group,
         session_id=session_id,
     )

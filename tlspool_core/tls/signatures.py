@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 
 from tlspool_core.tls.alerts import BadSignature, InsufficientSecurity, InternalError, WrongScheme
 from tlspool_core.tls.enums import NamedGroup, SchemeCode
-from tlspool_core.tls.seams import CertificateEntry, SignatureScheme
+from tlspool_core.tls.seams import CertificateEntry, PeerCredential, SignatureScheme
 from tlspool_core.tls.settings import TLS12, TLS13, Settings
 
 MIN_RSA_BITS: Final = 2048
@@ -100,6 +100,7 @@ _MAKERS: Final[Mapping[int, _Maker]] = {
 
 CORE_SCHEMES: Final[Mapping[int, SignatureScheme]] = {code: maker.row for code, maker in _MAKERS.items()}
 DEFAULT_SCHEMES: Final = tuple(CORE_SCHEMES)
+_CURVE_GROUPS: Final = {"secp256r1": NamedGroup.SECP256R1, "secp384r1": NamedGroup.SECP384R1, "secp521r1": NamedGroup.SECP521R1}
 # the curve of an ECDSA key by the scheme of TLS 1.3 that it makes
 CURVES: Final[Mapping[int, int]] = {
     SchemeCode.ECDSA_SECP256R1_SHA256: NamedGroup.SECP256R1,
@@ -207,3 +208,9 @@ class PublicKeyCredential:
     def verify(self, scheme: int, content: bytes, signature: bytes) -> None:
         """See PeerCredential. Raises WrongScheme, InsufficientSecurity, BadSignature."""
         verify(self.public_key, scheme, content, signature, version=content_version(content), pss=self.pss)
+
+
+def curve_of(peer: PeerCredential) -> int | None:
+    """The named group of an ECDSA key's curve, 0 for a curve that is none; None for another kind of key, or one that is not shown."""
+    key = getattr(peer, "public_key", None)
+    return _CURVE_GROUPS.get(key.curve.name, 0) if isinstance(key, ec.EllipticCurvePublicKey) else None

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tlspool_core.testing.peers import Answers, software_credential
+from tlspool_core.tls.alerts import UnofferedChoice
+from tlspool_core.tls.enums import NamedGroup
 from tlspool_core.tls.groups import GROUPS
 from tlspool_core.tls.questions import ChooseClientCredential, ChooseServerCredential, ClientAuth, JudgePeer
 from tlspool_core.tls.seams import CertificateEntry
@@ -44,7 +46,10 @@ def check_talk(pair: Any) -> None:
 def test_every_suite_with_every_group(make: Any, name: str, group: str) -> None:
     suite, code = SUITES[name], GROUPS12[group]
     pair = make.established(
-        client=make.client(cipher_suites=(suite.code,), groups=(code,)), server_answers=make.answers(KEY_OF[suite.authentication])
+        # the group of the exchange first, then the one that the certificate's key is on (RFC 8422 section 5.1.1)
+        client=make.client(cipher_suites=(suite.code,), groups=(code, NamedGroup.SECP256R1)),
+        server=make.server(groups=(code,)),
+        server_answers=make.answers(KEY_OF[suite.authentication]),
     )
     for facts in (pair.client.facts, pair.server.facts):
         assert (facts.cipher_suite_name, facts.group, facts.key_exchange, facts.extended_master_secret) == (
@@ -54,6 +59,12 @@ def test_every_suite_with_every_group(make: Any, name: str, group: str) -> None:
             True,
         )
     check_talk(pair)
+
+
+def test_a_key_on_a_curve_that_was_not_offered_is_refused(make: Any) -> None:
+    pair = make.pair(client=make.client(groups=(NamedGroup.X25519,)), server_answers=make.answers("ecdsa-p256"))
+    pair.run()
+    assert isinstance(pair.client.failed, UnofferedChoice)
 
 
 @pytest.mark.parametrize(("kind", "scheme"), [(kind, scheme) for kind, schemes in SCHEMES.items() for scheme in schemes])

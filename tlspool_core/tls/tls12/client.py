@@ -31,6 +31,7 @@ from tlspool_core.tls.alerts import (
     NoPeerCertificate,
     NoSchemeInCommon,
     TrailingBytes,
+    UnofferedChoice,
 )
 from tlspool_core.tls.certificate_types import ECDSA_SIGN, RSA_SIGN, client_certificate_types, form_for
 from tlspool_core.tls.enums import ExtensionType as Ext
@@ -44,7 +45,7 @@ from tlspool_core.tls.questions import ChooseClientCredential, PeerOffer
 from tlspool_core.tls.seams import CertificateEntry, KeyExchangeContext, PeerCredential
 from tlspool_core.tls.session_state import SessionState
 from tlspool_core.tls.settings import TLS12, ClientSettings
-from tlspool_core.tls.signatures import accepted_schemes, schemes_for
+from tlspool_core.tls.signatures import accepted_schemes, curve_of, schemes_for
 from tlspool_core.tls.suites import ECDHE
 from tlspool_core.tls.tls12.authentication import Showing, examine, parse_entries, prove, send_certificate, verify_parameters
 from tlspool_core.tls.tls12.established import Established12
@@ -148,6 +149,9 @@ async def _read_certificate(hs: Hs, plan: Plan) -> None:
         raise NoPeerCertificate("of the server")
     plan.entries = (await _stapled(hs, answer, plan.entries[0]), *plan.entries[1:])
     plan.peer = await examine(hs, kind, plan.entries)
+    curve = curve_of(plan.peer)
+    if curve is not None and curve not in offered_groups(plan.offered.extensions):
+        raise UnofferedChoice("the curve of the server's key is not among the groups offered (RFC 8422 section 5.1.1)")
 
 
 async def _stapled(hs: Hs, answer: ServerAnswer, entry: CertificateEntry) -> CertificateEntry:

@@ -43,11 +43,18 @@ def _state(hs: Handshake[Any], suite: CipherSuite, keys: KeySchedule, lifetime: 
         peer_scheme=facts.peer_signature_scheme,
         context=hs.context,
         extended_master_secret=keys.extended,
+        group=facts.group,
     )
+
+
+def _can_be_kept(peer: PeerCredential | None) -> bool:
+    """A peer that was proven without a certificate has no code point to be stored by."""
+    return peer is None or 0 <= peer.certificate_type < NO_CERTIFICATE
 
 
 async def stored_peer(hs: Handshake[Any], state: SessionState) -> PeerCredential | None:
     """Whom the first handshake proved, rebuilt from what was stored."""
+    hs.know(group=state.group)
     if state.certificate_type == NO_CERTIFICATE:
         return None
     stapled = state.entries[0].extensions if state.entries else {}
@@ -95,7 +102,8 @@ def _fits(hs: Handshake[ServerSettings], state: SessionState, suites: dict[int, 
 async def send_ticket(hs: Handshake[ServerSettings], suite: CipherSuite, keys: KeySchedule) -> None:
     """NewSessionTicket, which ServerHello has announced; empty if there is nothing to resume by (RFC 5077 section 3.3)."""
     lifetime = min(hs.settings.ticket_lifetime, MAX_LIFETIME)
-    ticket = await hs.ask(SealTicket(_state(hs, suite, keys, lifetime).build())) or b""
+    ticket = await hs.ask(SealTicket(_state(hs, suite, keys, lifetime).build())) if _can_be_kept(hs.peer) else None
+    ticket = ticket or b""
     hs.send(NewSessionTicket(lifetime if ticket else 0, ticket))
 
 
@@ -107,7 +115,7 @@ def keep_session(
 ) -> None:
     """Add the session to those that the application may resume: by its ticket, else by the server's `session_id`."""
     ticket = b"" if message is None else message.ticket
-    if not keys.extended or not (ticket or session_id):
+    if not keys.extended or not (ticket or session_id) or not _can_be_kept(hs.peer):
         return
     hint = UNSAID_LIFETIME if message is None else message.ticket_lifetime_hint or UNSAID_LIFETIME
     state = _state(hs, suite, keys, min(hint, MAX_LIFETIME))
