@@ -135,12 +135,12 @@ class Answers:
 
     @property
     def _ignores_caches(self) -> bool:
-        return bool(self._session.request.flags & StartTlsFlags.IGNORE_CACHES)
+        return self._session.wishes.ignore_caches
 
     def _scope(self) -> bytes:
         """A server's ticket is good for the same service, local identity, and wish to know the client only."""
         request = self._session.request
-        return "\0".join((request.service, str(self.local), judge.mode_of(request.flags).value)).encode()
+        return "\0".join((request.service, str(self.local), self._session.wishes.remote.value)).encode()
 
     def resumption_key(self) -> Hashable:
         """What must be equal for a client to resume; None: it must not.
@@ -149,7 +149,7 @@ class Answers:
         """
         session = self._session
         request = session.request
-        if self._ignores_caches or request.flags & StartTlsFlags.LOCALID_CHECK:
+        if self._ignores_caches or session.wishes.check_localid:
             return None
         flags = int(request.flags & ~(StartTlsFlags.DETACH | StartTlsFlags.FORK))
         names = (str(self._client_identity()), request.remoteid, request.service, session.peer_address)
@@ -171,13 +171,13 @@ class Answers:
     async def _choose_as_server(self, question: ChooseServerCredential) -> ServerChoice:
         session = self._session
         await self._settle_local(self._server_identity(question.offer.server_name))
-        flags = session.request.flags
         engine = self._pool.engine
+        asks = engine.client_auth(session.wishes.remote)
         return ServerChoice(
             credentials=await self._credentials(Role.SERVER),
             alpn=engine.alpn(session.request.service),
-            client_auth=engine.client_auth(flags),
-            certificate_authorities=engine.certificate_authorities() if engine.client_auth(flags) != ClientAuth.NONE else (),
+            client_auth=asks,
+            certificate_authorities=engine.certificate_authorities() if asks is not ClientAuth.NONE else (),
             client_certificate_types=engine.certificate_types,
         )
 
@@ -194,7 +194,7 @@ class Answers:
             return wanted or asked  # type: ignore[return-value] # not both are None
         if wanted.domain == asked.domain:
             return wanted
-        if self._session.request.flags & StartTlsFlags.LOCALID_CHECK:
+        if self._session.wishes.check_localid:
             return asked
         raise Refusal(
             alerts.UnrecognizedName("another name"),
@@ -235,12 +235,12 @@ class Answers:
 
     def _may_settle(self) -> bool:
         """Whether the application can be asked, if it wants to be: after the handshake it waits for no callback."""
-        return self._session.exchange.open or not self._session.request.flags & StartTlsFlags.LOCALID_CHECK
+        return self._session.exchange.open or not self._session.wishes.check_localid
 
     async def _settle_local(self, proposed: DoNAI) -> None:
         """Have the application approve, and check that it may use the identity. Raises Refusal or WireError."""
         chosen = proposed
-        if self._session.request.flags & StartTlsFlags.LOCALID_CHECK:
+        if self._session.wishes.check_localid:
             chosen = await self._session.check_localid(proposed)
         entry = self._pool.credentials.identity(chosen)
         if entry is None:

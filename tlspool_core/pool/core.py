@@ -31,12 +31,12 @@ from tlspool_core.pool.credentials import Credentials
 from tlspool_core.pool.engine import Engine, blocking
 from tlspool_core.pool.session import Session
 from tlspool_core.pool.tickets import ClientSessions, Seed, TicketKeys
+from tlspool_core.pool.wishes import role_of
 from tlspool_core.registry import Registry
 from tlspool_core.tls.alerts import InternalError
 from tlspool_core.tls.seams import PeerCredential
 from tlspool_core.wire.connection import Exchange
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.flags import IpProtocol, StartTlsFlags
 from tlspool_core.wire.messages import NO_CTLKEY, StartTls
 
 if TYPE_CHECKING:
@@ -215,22 +215,6 @@ class Pool:
 
     def open_ticket(self, ticket: bytes, scope: bytes) -> bytes | None:
         return self._tickets.open(ticket, scope) if self._tickets else None
-
-
-def role_of(request: StartTls) -> str:
-    """The role in TLS that the flags give us. Raises WireError."""
-    flags = request.flags
-    if flags & StartTlsFlags.DTLS or request.ipproto != IpProtocol.TCP:
-        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does TLS over TCP only")
-    if flags & StartTlsFlags.LOCALID_ONTHEFLY:
-        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool makes no credentials on the fly")
-    client = bool(flags & StartTlsFlags.LOCALROLE_CLIENT and flags & StartTlsFlags.REMOTEROLE_SERVER)
-    server = bool(flags & StartTlsFlags.LOCALROLE_SERVER and flags & StartTlsFlags.REMOTEROLE_CLIENT)
-    if client and server:
-        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does not do symmetric (peer) roles")
-    if not client and not server:
-        raise WireError(ErrorCode.ROLES_UNSUITABLE)
-    return "client" if client else "server"
 
 
 def adopt(descriptor: Descriptor) -> socket.socket:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import CredentialType, KeyStoreError, SessionContext, SessionParts
+from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.pool.config import ConfigurationError, PoolConfig
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.tomlfile import suggestion
@@ -26,7 +27,6 @@ from tlspool_core.tls.seams import CertificateForm, CipherSuite, SignatureScheme
 from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings, StoredSession
 from tlspool_core.tls.signatures import CORE_SCHEMES
 from tlspool_core.tls.suites import CORE_SUITES
-from tlspool_core.wire.flags import StartTlsFlags
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -165,7 +165,7 @@ class Engine:
     def _client(
         self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None, common: dict[str, Any]
     ) -> ClientSettings:
-        without_sni = bool(session.request.flags & StartTlsFlags.WITHOUT_SNI)
+        without_sni = session.wishes.without_sni
         if local is not None:
             common["own_certificate_types"] = self._types_of(local) or self.certificate_types
         return ClientSettings(
@@ -221,14 +221,14 @@ class Engine:
         """Application protocols of a service, best first; empty if it has none."""
         return tuple(name.encode() for name in self._config.alpn(service))
 
-    def client_auth(self, flags: StartTlsFlags) -> ClientAuth:
+    def client_auth(self, remote: RemoteIdentity) -> ClientAuth:
         """Whether to ask the client for a certificate, and to insist on it in the handshake.
 
         Where a client may prove itself in another way than by a certificate, to insist is left to the judge.
         """
-        if flags & StartTlsFlags.IGNORE_REMOTEID:
+        if remote is RemoteIdentity.IGNORED:
             return ClientAuth.NONE
-        if flags & StartTlsFlags.REQUEST_REMOTEID or self._beginners:
+        if remote is RemoteIdentity.REQUESTED or self._beginners:
             return ClientAuth.REQUEST
         return ClientAuth.REQUIRE
 

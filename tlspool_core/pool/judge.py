@@ -15,7 +15,6 @@ from tlspool_core.tls import alerts
 from tlspool_core.tls.questions import JudgePeer
 from tlspool_core.tls.seams import PeerCredential
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.flags import StartTlsFlags
 
 if TYPE_CHECKING:
     from tlspool_core.pool.answers import Answers
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
     from tlspool_core.pool.session import Session
 
 log = logging.getLogger("tlspool.session")
-
-
-def mode_of(flags: StartTlsFlags) -> RemoteIdentity:
-    """What the application says about the remote identity; IGNORE overrides REQUEST."""
-    if flags & StartTlsFlags.IGNORE_REMOTEID:
-        return RemoteIdentity.IGNORED
-    return RemoteIdentity.REQUESTED if flags & StartTlsFlags.REQUEST_REMOTEID else RemoteIdentity.REQUIRED
 
 
 def identities_of(kind: CredentialType | None, peer: PeerCredential | None, wanted: DoNAI | None) -> tuple[DoNAI, ...]:
@@ -54,17 +46,17 @@ async def judge(pool: Pool, session: Session, answers: Answers, question: JudgeP
         own=question.own,
         local_identity=answers.local,
         wanted=wanted,
-        domain_represents_user=bool(request.flags & StartTlsFlags.DOMAIN_REPRESENTS_USER),
+        domain_represents_user=session.wishes.domain_represents_user,
         service=request.service,
         facts=question.facts,
         config=pool.backend,
         offered_role="client" if session.role == "server" else "server",
-        ignore_caches=bool(request.flags & StartTlsFlags.IGNORE_CACHES),
+        ignore_caches=session.wishes.ignore_caches,
         peer_address=session.peer_address,
         ip_protocol=request.ipproto,
         own_roles=own.roles if own is not None else None,
     )
-    mode = mode_of(request.flags)
+    mode = session.wishes.remote
     try:
         judgement = await pool.judge.judge(context, mode, kind)
     except PeerRefused as refused:

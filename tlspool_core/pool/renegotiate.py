@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from tlspool_core.pool.wishes import wishes_of
 from tlspool_core.tls.alerts import TlsError
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import StartTlsFlags
@@ -37,6 +38,7 @@ async def renegotiate(session: Session, request: StartTls) -> StartTls:
     try:
         asks_client = _begin(session)
         session.request = _amended(session.request, request)
+        session.wishes = wishes_of(session.request.flags)
         assert session.relay is not None
         session.relay.resume()
         if asks_client:

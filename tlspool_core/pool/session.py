@@ -34,12 +34,13 @@ from tlspool_core.pool.linger import linger
 from tlspool_core.pool.logs import say, session_id
 from tlspool_core.pool.relay import Relay
 from tlspool_core.pool.renegotiate import renegotiate
+from tlspool_core.pool.wishes import wishes_of
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.alerts import AlertReceived, CertificateRequired, TlsError, Truncated
 from tlspool_core.tls.questions import AnyQuestion, HandshakeFacts, JudgePeer
 from tlspool_core.wire.connection import Exchange
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.flags import TIMEOUT_INFINITE, StartTlsFlags
+from tlspool_core.wire.flags import TIMEOUT_INFINITE
 from tlspool_core.wire.messages import StartTls, StartTlsLocalid
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Session:
         "role",
         "started",
         "uid",
+        "wishes",
     )
 
     def __init__(self, pool: Pool, maker: Client, exchange: Exchange, request: StartTls, role: str, cipher: socket.socket) -> None:
@@ -83,6 +85,7 @@ class Session:
         self.uid = maker.process.uid
         self.exchange = exchange
         self.request = request
+        self.wishes = wishes_of(request.flags)
         self.role = role
         self.id: str = pool.new_session_id()
         self.local = ""
@@ -261,7 +264,7 @@ class Session:
             )
         except OSError as error:
             raise WireError(ErrorCode.PLAIN_SOCKET_NEEDED, f"The plaintext descriptor cannot be used: {error.strerror}") from None
-        if self.request.flags & StartTlsFlags.DETACH:
+        if self.wishes.detach:
             self.pool.control.detach(self.request.ctlkey, self.maker)
         self.relay.start()
 
@@ -341,7 +344,7 @@ class Session:
     def maker_gone(self) -> None:
         """The connection that requested the session has ended."""
         self.maker = None
-        if self.relay is None or not self.request.flags & StartTlsFlags.FORK:
+        if self.relay is None or not self.wishes.fork:
             self.close("application gone")
 
     def close(self, reason: str = "closed") -> None:

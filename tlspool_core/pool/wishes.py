@@ -1,0 +1,69 @@
+"""What an application wishes by the flags of STARTTLS, taken apart once for each combination of flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tlspool_core.policy.demands import RemoteIdentity
+from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.flags import IpProtocol, StartTlsFlags
+from tlspool_core.wire.messages import StartTls
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The flags that mean something beyond STARTTLS itself."""
+
+    client: bool  # we can be the client, and the remote the server
+    server: bool
+    dtls: bool
+    without_sni: bool
+    ignore_caches: bool
+    remote: RemoteIdentity
+    detach: bool
+    fork: bool
+    domain_represents_user: bool
+    check_localid: bool
+    onthefly: bool
+
+
+@lru_cache(maxsize=1024)
+def _parse(value: int) -> Wishes:
+    flags = StartTlsFlags(value)
+    if flags & StartTlsFlags.IGNORE_REMOTEID:  # overrides REQUEST
+        remote = RemoteIdentity.IGNORED
+    else:
+        remote = RemoteIdentity.REQUESTED if flags & StartTlsFlags.REQUEST_REMOTEID else RemoteIdentity.REQUIRED
+    return Wishes(
+        client=bool(flags & StartTlsFlags.LOCALROLE_CLIENT and flags & StartTlsFlags.REMOTEROLE_SERVER),
+        server=bool(flags & StartTlsFlags.LOCALROLE_SERVER and flags & StartTlsFlags.REMOTEROLE_CLIENT),
+        dtls=bool(flags & StartTlsFlags.DTLS),
+        without_sni=bool(flags & StartTlsFlags.WITHOUT_SNI),
+        ignore_caches=bool(flags & StartTlsFlags.IGNORE_CACHES),
+        remote=remote,
+        detach=bool(flags & StartTlsFlags.DETACH),
+        fork=bool(flags & StartTlsFlags.FORK),
+        domain_represents_user=bool(flags & StartTlsFlags.DOMAIN_REPRESENTS_USER),
+        check_localid=bool(flags & StartTlsFlags.LOCALID_CHECK),
+        onthefly=bool(flags & StartTlsFlags.LOCALID_ONTHEFLY),
+    )
+
+
+def wishes_of(flags: StartTlsFlags) -> Wishes:
+    """What these flags wish."""
+    return _parse(int(flags))
+
+
+def role_of(request: StartTls) -> str:
+    """The role in TLS that an application gives us. Raises WireError for what the pool does not do."""
+    wishes = wishes_of(request.flags)
+    if wishes.dtls or request.ipproto != IpProtocol.TCP:
+        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does TLS over TCP only")
+    if wishes.onthefly:
+        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool makes no credentials on the fly")
+    if wishes.client and wishes.server:
+        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does not do symmetric (peer) roles")
+    if not wishes.client and not wishes.server:
+        raise WireError(ErrorCode.ROLES_UNSUITABLE)
+    return "client" if wishes.client else "server"
