@@ -24,7 +24,7 @@ from tlspool_core.testing.peers import Answers, TicketBox, answer_all, software_
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings, StoredSession
 
-X25519_GROUP = 0x1D
+GROUPS = (0x1D, 0x17)  # X25519 is used; P-256 is for the certificate in TLS 1.2 (RFC 8422 section 5.1.1)
 HMACS = 23  # extracts, derivations, keys, Finished, and the PSKs of two tickets
 PEER_SHARE = X25519PrivateKey.generate().public_key().public_bytes_raw()
 
@@ -65,10 +65,12 @@ class Side:
 
 def handshake(version: int, kind: str, tickets: TicketBox, session: StoredSession | None = None) -> tuple[Side, Side]:
     """A complete handshake; returns client and server."""
-    groups = (X25519_GROUP,)
-    client = Side(ClientSettings(versions=(version,), server_name="testserver", groups=groups, session=session), Answers())
+    client = Side(
+        ClientSettings(versions=(version,), server_name="testserver", groups=GROUPS, key_share_groups=GROUPS[:1], session=session),
+        Answers(),
+    )
     answers = Answers(credentials=(software_credential(kind),), tickets=tickets)
-    server = Side(ServerSettings(versions=(version,), groups=groups), answers)
+    server = Side(ServerSettings(versions=(version,), groups=GROUPS), answers)
     while client.output or server.output:
         if client.output:
             server.take(client.output)
