@@ -98,6 +98,8 @@ class Flags:
     use_export_context: bool = False
     use_exporter_between_reads: bool = False
     tls_unique: bool = False
+    export_traffic_secrets: bool = False
+    read_with_unfinished_write: bool = False
     key_update: bool = False
     send_alert: bool = False
     max_cert_list: int = 0

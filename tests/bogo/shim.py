@@ -72,6 +72,7 @@ class Exchange:
         )
         self.connection = TlsConnection(settings)
         self.got_new_session = False
+        self.unfinished = b""  # rest of a record whose beginning is out
 
     def _connect(self) -> socket.socket:
         hosts = ["::1"] if self.flags.ipv6 else ["127.0.0.1", "::1"] if self.flags.shim_id >= 0 else ["::1", "127.0.0.1"]
@@ -90,7 +91,8 @@ class Exchange:
         """Answer what is asked, and send what is due."""
         while self.connection.question is not None:
             self.answers.reply(self.connection)
-        if data := self.connection.data_to_send():
+        if data := self.unfinished + self.connection.data_to_send():
+            self.unfinished = b""
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self.socket.sendall(data)
 
@@ -155,7 +157,12 @@ class Exchange:
                 self.connection.send(b"\x42" * size)
                 self.flush()
         else:
-            if self.flags.shim_writes_first:
+            if self.flags.read_with_unfinished_write:
+                self.connection.send(b"hello")
+                record = self.connection.data_to_send()
+                self.socket.sendall(record[:1])
+                self.unfinished = record[1:]
+            elif self.flags.shim_writes_first:
                 self.connection.send(b"hello")
                 self.flush()
             if not self.flags.shim_shuts_down:
@@ -206,6 +213,10 @@ class Exchange:
         if flags.export_keying_material:
             context = flags.export_context.encode() if flags.use_export_context else None
             self.connection.send(self.connection.export(flags.export_label.encode(), context, flags.export_keying_material))
+        if flags.export_traffic_secrets:
+            established = self.connection.established
+            secrets = (established._read.secret, established._write.secret)  # type: ignore[attr-defined]
+            self.connection.send(struct.pack("=H", len(secrets[0])) + secrets[0] + secrets[1])
         if flags.tls_unique:
             binding = self.connection.channel_binding("tls-unique")
             if binding is None:
