@@ -17,6 +17,7 @@ import pytest
 from conftest import DEFAULTS, HERE, ROOT, DaemonProcess, both, eventually
 from toyplugin import CLIENT, SERVER
 
+from tlspool_core.cli.status import ask
 from tlspool_core.client import ErrorCode, Pool, PoolError
 from tlspool_core.pool.config import SocketConfig
 from tlspool_core.pool.listeners import ListenError, listen
@@ -69,6 +70,7 @@ def test_several_sockets(daemons: Daemons, tmp_path: Path) -> None:
     assert second.stat().st_mode & 0o777 == 0o600
     assert daemon.stop() == 0
     assert not second.exists() and not daemon.path.exists()
+    assert not daemon.path.with_name("tlspool.sock.status").exists()
 
 
 def test_socket_activation(tmp_path: Path) -> None:
@@ -141,6 +143,32 @@ def test_limits_of_sessions(daemons: Daemons) -> None:
                 daemon.pool.starttls_server(ours, localid=SERVER)
             assert caught.value.code == ErrorCode.LIMIT_REACHED
         eventually(lambda: daemon.text.count("ended") % 2 == 0)
+
+
+# --- status ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_status_counts(daemons: Daemons) -> None:
+    daemon = daemons()
+    path = Path(f"{daemon.path}.status")
+    assert path.stat().st_mode & 0o777 == 0o600
+    server, client = session(daemon)
+    with server, client:
+        client.plaintext.sendall(b"five!")
+        assert server.plaintext.recv(10) == b"five!"
+        assert ask(str(path))["workers"][0]["sessions"] == 2
+    assert isinstance(both(daemon.pool, daemon.pool, {"localid": "x.example"}, {})[0], PoolError)
+    eventually(lambda: ask(str(path))["workers"][0]["ended"] == 2)
+    (worker,) = ask(str(path))["workers"]
+    assert (worker["sessions"], worker["established"]) == (0, {"server": 1, "client": 1})
+    assert (worker["octets_in"], worker["octets_out"]) == (5, 5)
+    assert worker["refused"] == {"localid_not_found": 1, "peer_refused": 1}
+    assert worker["key_stores"]["software"]["missing"] == 1
+    run = "from tlspool_core.cli import main; main()"
+    environment = os.environ | {"TLSPOOL_CONFIG": str(daemon.config), "PYTHONPATH": os.pathsep.join((str(HERE), str(ROOT)))}
+    shown = subprocess.run([sys.executable, "-c", run, "status"], env=environment, capture_output=True, text=True, check=True)
+    assert "refused: localid not found  1" in shown.stdout
+    assert "key store software" in shown.stdout
 
 
 # --- reload ------------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from conftest import DaemonProcess, both, eventually
 from toyplugin import SERVER
 
+from tlspool_core.cli.status import ask, total
 from tlspool_core.client import ErrorCode, Pool, PoolError, StartTlsFlags
 from tlspool_core.pool.config import SocketConfig
 from tlspool_core.pool.listeners import listen
@@ -105,6 +106,16 @@ def test_tickets_are_good_in_all_processes(daemon: DaemonProcess, daemons: Calla
     eventually(lambda: there.text.count("resumed=True") == len(servers) - 1)
     eventually(lambda: daemon.text.count("] established") == len(servers))
     assert len({line.split("[")[1].split("-")[0] for line in daemon.text.splitlines() if "] established" in line}) > 1
+
+
+def test_the_status_is_of_all(daemon: DaemonProcess) -> None:
+    for application in spread(daemon, 6):
+        for end in both(application, application, {"localid": SERVER}, {"remoteid": SERVER}):
+            end.close()
+        application.close()
+    found = ask(f"{daemon.path}.status")
+    assert sorted(worker["pid"] for worker in found["workers"]) == sorted(workers(daemon))
+    assert (total(found["workers"], "established"), found["workers"][0]["stopping"]) == (12, False)
 
 
 def test_a_crashed_worker_is_replaced(daemon: DaemonProcess) -> None:

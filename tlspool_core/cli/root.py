@@ -29,6 +29,7 @@ from tlspool_core.registry import RequiredPluginMissing
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "serve": ("serve", "serve", "Run the TLS Pool in the foreground."),
     "ping": ("connect", "ping", "Ask the pool who it is."),
+    "status": ("status", "status", "Show what a running pool tells of itself."),
     "connect": ("connect", "connect", "Connect to a TLS server through the pool."),
     "localid": ("localid", "localid", "Local identities and their credentials."),
     "disclose": ("disclose", "disclose", "Which local identities remotes may see."),

@@ -180,6 +180,12 @@ class PoolConfig:
     policy: PolicyConfig = PolicyConfig()
     services: Mapping[str, ServiceConfig] = field(default_factory=dict)
     tickets: TicketConfig = TicketConfig()
+    status: SocketConfig | None = None
+
+    @property
+    def status_path(self) -> Path | None:
+        """Where the pool tells its status; None: nowhere."""
+        return self.status.path if self.status is not None else None
 
     def alpn(self, service: str) -> tuple[str, ...]:
         """Application protocols for a service: as configured, else those that the service is known by."""
@@ -223,7 +229,7 @@ def default_path() -> Path | None:
 # --- sections -----------------------------------------------------------------------------------------------------------------
 
 
-def _socket(table: Table) -> SocketConfig:
+def _socket(table: Table, mode: int = 0o660) -> SocketConfig:
     if "path" not in table:
         raise table.error("path", "is missing: which socket?")
     path = Path(table.text("path"))
@@ -231,7 +237,7 @@ def _socket(table: Table) -> SocketConfig:
         raise table.error("path", f"must begin with /, not {str(path)!r}")
     if len(os.fsencode(path)) > 107:
         raise table.error("path", "is longer than the 107 bytes that a UNIX socket address holds")
-    made = SocketConfig(path, table.text("owner"), table.text("group"), table.mode("mode", 0o660))
+    made = SocketConfig(path, table.text("owner"), table.text("group"), table.mode("mode", mode))
     table.finish()
     return made
 
@@ -350,11 +356,21 @@ def _tickets(table: Table) -> TicketConfig:
     return made
 
 
+def _status(root: Table, first: SocketConfig) -> SocketConfig | None:
+    """Beside the first socket unless the file says otherwise; an empty path is none."""
+    table = root.table("status")
+    if "path" in table:
+        return _socket(table, 0o600) if table.text("path") else None
+    table.finish()
+    return SocketConfig(first.path.with_name(first.path.name + ".status"), mode=0o600)
+
+
 def _build(root: Table, name: str) -> PoolConfig:
     backend = root.table("config")
+    sockets = tuple(_socket(table) for table in root.tables("socket")) or (SocketConfig(default_socket(), mode=0o600),)
     made = PoolConfig(
         name=name,
-        sockets=tuple(_socket(table) for table in root.tables("socket")) or (SocketConfig(default_socket(), mode=0o600),),
+        sockets=sockets,
         workers=root.integer("workers", 1, 1, 256),
         user=root.text("user"),
         group=root.text("group"),
@@ -369,6 +385,7 @@ def _build(root: Table, name: str) -> PoolConfig:
         policy=_policy(root.table("policy")),
         services={name: _service(table) for name, table in root.table("service").named().items()},
         tickets=_tickets(root.table("tickets")),
+        status=_status(root, sockets[0]),
     )
     root.finish()
     if len({socket.path for socket in made.sockets}) != len(made.sockets):

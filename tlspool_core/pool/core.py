@@ -30,6 +30,7 @@ from tlspool_core.pool.control import ControlKeys
 from tlspool_core.pool.credentials import Credentials
 from tlspool_core.pool.engine import Engine, blocking
 from tlspool_core.pool.session import Session
+from tlspool_core.pool.status import Counters
 from tlspool_core.pool.tickets import ClientSessions, Seed, TicketKeys
 from tlspool_core.pool.wishes import role_of
 from tlspool_core.registry import Registry
@@ -68,6 +69,7 @@ class Pool:
         self.control: ControlKeys[Session] = ControlKeys()
         self.sessions: set[Session] = set()
         self.stopping = False
+        self.counters = Counters()
         self.mesh: Mesh | None = None  # to the other workers, if there are any
         self.own_addresses: frozenset[str] = frozenset()  # of our listening sockets
         self.guard = plugins.registry.guard

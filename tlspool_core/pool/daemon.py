@@ -22,7 +22,6 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +35,13 @@ from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.mesh import Mesh
 from tlspool_core.pool.plugins import PluginSet
+from tlspool_core.pool.status import StatusServer
 from tlspool_core.pool.supervisor import Supervisor
 from tlspool_core.pool.tickets import Seed
 
 log = logging.getLogger("tlspool.daemon")
 
-_RESTART_ONLY = ("sockets", "workers", "user", "group", "plugins", "config", "tickets")
+_RESTART_ONLY = ("sockets", "status", "workers", "user", "group", "plugins", "config", "tickets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Daemon:
         self,
         path: Path | None,
         config: PoolConfig,
-        open_listeners: Sequence[Listener],
+        opened: Opened,
         plugins: PluginSet,
         place: Place | None = None,
     ) -> None:
@@ -68,7 +68,9 @@ class Daemon:
         self._place = place
         self._path = path
         self._config = config
-        self._listeners = list(open_listeners)
+        self._listeners = opened.pool
+        self._listeners_for_status = opened.status
+        self._status: list[StatusServer] = []
         self._plugins = plugins
         self._clients: set[Client] = set()
         self._signals = 0
@@ -88,6 +90,7 @@ class Daemon:
             self._acceptor = Acceptor(loop, self._listeners, self._config.limits, self._serve)
             self._watch_signals(loop)
             self._acceptor.start()
+            self._status = [StatusServer(self._pool, listener) for listener in self._listeners_for_status]
             watchdog = loop.create_task(_feed_watchdog())
             if self._place is not None:
                 self._pool.mesh = Mesh(self._pool, self._place.link, self._place.number)
@@ -96,6 +99,8 @@ class Daemon:
             say(log, logging.INFO, "serving", sockets=",".join(str(listener.path) for listener in self._listeners))
             await self._stop.wait()
             await self._drain()
+            for status in self._status:
+                status.close()
             watchdog.cancel()
             self._pool.close()
         finally:
@@ -184,20 +189,32 @@ async def _feed_watchdog() -> None:
         await asyncio.sleep(interval)
 
 
-def open_listeners(config: PoolConfig) -> list[Listener]:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Listening sockets: those for applications, and those (none or one) for whoever asks for the status."""
+
+    pool: list[Listener]
+    status: list[Listener]
+
+    def close(self) -> None:
+        for listener in (*self.pool, *self.status):
+            listener.close()
+
+
+def open_listeners(config: PoolConfig) -> Opened:
     """Inherited sockets if there are any, else the configured ones. Raises ListenError or PrivilegeError."""
     try:
         inherited = notify.inherited_sockets()
     except OSError as error:
         raise listeners.ListenError(str(error)) from error
-    if inherited:
-        return [listeners.adopt(one) for one in inherited]
-    opened: list[Listener] = []
+    opened = Opened([listeners.adopt(one) for one in inherited], [])
     try:
-        opened.extend(listeners.listen(one) for one in config.sockets)
+        if not inherited:
+            opened.pool.extend(listeners.listen(one) for one in config.sockets)
+        if config.status is not None:
+            opened.status.append(listeners.listen(config.status))
     except BaseException:
-        for listener in opened:
-            listener.close()
+        opened.close()
         raise
     return opened
 
@@ -219,8 +236,7 @@ def serve(path: Path | None) -> int:
         privileges.harden()
         asyncio.run(Daemon(path, config, opened, plugins).run())
     finally:
-        for listener in opened:
-            listener.close()
+        opened.close()
     return 0
 
 
@@ -236,7 +252,6 @@ def _supervise(path: Path | None, config: PoolConfig) -> int:
             place = Place(number, link, seed)
             asyncio.run(Daemon(path, config, opened, PluginSet(config), place).run())
 
-        return Supervisor(config.workers, opened, work).run()
+        return Supervisor(config.workers, [*opened.pool, *opened.status], work).run()
     finally:
-        for listener in opened:
-            listener.close()
+        opened.close()

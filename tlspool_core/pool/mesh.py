@@ -10,7 +10,9 @@ on its behalf, until the message that it is gone.
 
     frame    kind, origin, destination (workers are numbered from 0; ALL), number of the question, content
     ASK      content: token, packet        forwarded to the others; the supervisor answers ASKED with their number
+             content: token                the same, asking for the status
     TELL     content: packet or nothing    back to the origin of the question
+             content: status               likewise
     GONE     content: token                forwarded to the others
     READY    the worker serves             to the supervisor
 """
@@ -18,6 +20,7 @@ on its behalf, until the message that it is gone.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import struct
@@ -25,7 +28,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tlspool_core.pool import commands
-from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
+from tlspool_core.pool.status import worker_status
+from tlspool_core.wire.codec import decode, encode
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.messages import ControlDetach, ControlReattach, Error, Info, Message, Packet, Prng, StartTls
 
@@ -38,32 +42,35 @@ ASK, ASKED, TELL, GONE, READY = range(1, 6)
 SUPERVISOR = 0xFFFE
 ALL = 0xFFFF
 FRAME = struct.Struct("=BHHI")
-MAX_FRAME = FRAME.size + 8 + PACKET_SIZE
+MAX_FRAME = 65536
 TOKEN = struct.Struct("=HHI")  # worker, unused, number of the client
 
 _NO_ANSWER = 5.0  # seconds until a worker that says nothing counts as one that does not know
 
 
 class _Question:
-    """Asked of the others: how many were asked, how many have said that they do not know."""
+    """Asked of the others: how many were asked, how many have answered. With `told`, all answers are wanted, not the first."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, told: list[bytes] | None = None) -> None:
         self.answer: asyncio.Future[bytes | None] = loop.create_future()
+        self._told = told
         self._asked: int | None = None
-        self._denied = 0
+        self._answered = 0
 
     def asked(self, count: int) -> None:
         self._asked = count
         self._check()
 
     def told(self, packet: bytes) -> None:
-        if packet and not self.answer.done():
+        if packet and self._told is not None:
+            self._told.append(packet)
+        elif packet and not self.answer.done():
             self.answer.set_result(packet)
-        self._denied += 1
+        self._answered += 1
         self._check()
 
     def _check(self) -> None:
-        if self._asked is not None and self._denied >= self._asked and not self.answer.done():
+        if self._asked is not None and self._answered >= self._asked and not self.answer.done():
             self.answer.set_result(None)
 
 
@@ -98,10 +105,29 @@ class Mesh:
         """A client of ours that gave commands elsewhere has gone."""
         self._send(GONE, ALL, 0, token)
 
+    async def ask_all(self, question: bytes, time_limit: float) -> list[bytes]:
+        """What all others tell, as many as answer in time."""
+        told: list[bytes] = []
+        number = self._number()
+        asked = self._questions[number] = _Question(self._pool.loop, told)
+        self._send(ASK, ALL, number, TOKEN.pack(self._worker, 0, 0) + question)
+        try:
+            async with asyncio.timeout(time_limit):
+                await asked.answer
+        except TimeoutError:
+            log.warning("not all workers answer")
+        finally:
+            del self._questions[number]
+        return told
+
+    def _number(self) -> int:
+        self._last_question = (self._last_question + 1) & 0xFFFFFFFF
+        return self._last_question
+
     async def ask(self, token: bytes, request: Message, time_limit: float = _NO_ANSWER) -> Message:
         """Have a command done where its session lives. Raises WireError: what that worker says, or that nobody knows the key."""
         question = _Question(self._pool.loop)
-        self._last_question = number = (self._last_question + 1) & 0xFFFFFFFF
+        number = self._number()
         self._questions[number] = question
         self._send(ASK, ALL, number, token + encode(Packet(0, 0, request)))
         try:
@@ -150,7 +176,10 @@ class Mesh:
         self._pool.keep(self._pool.loop.create_task(work))
 
     async def _serve(self, origin: int, number: int, token: bytes, packet: bytes) -> None:
-        """A sibling asks: do what its client wants, if the session is here."""
+        """A sibling asks: do what its client wants, if the session is here; without a packet it asks for our status."""
+        if not packet:
+            self._send(TELL, origin, number, json.dumps(await worker_status(self._pool), default=str).encode())
+            return
         try:
             request = decode(packet).message
             if isinstance(request, StartTls):

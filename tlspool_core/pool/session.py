@@ -212,6 +212,8 @@ class Session:
         self.request = self.request.echo(localid=self.local, remoteid=self.remote)
         self._answers = None
         facts = connection.facts
+        self.pool.counters.established[self.role] += 1
+        self.pool.counters.resumed += facts.resumed
         say(
             log,
             logging.INFO,
@@ -229,6 +231,7 @@ class Session:
 
     def _fail(self, error: WireError) -> None:
         """Tell the peer by alert and the log by a line, release everything, and let the application have the error."""
+        self.pool.counters.refuse(error.code)
         say(
             log, logging.WARNING, "refused", role=self.role, peer=self.peer_address, service=self.request.service, reason=error.text
         )
@@ -275,6 +278,7 @@ class Session:
 
     def _relay_closed(self, cause: str, octets_in: int, octets_out: int) -> None:
         """The one end of a session that was established."""
+        self.pool.counters.end(octets_in, octets_out)
         seconds = round(time.monotonic() - self.started, 3)
         token = session_id.set(self.id)
         say(log, logging.INFO, "ended", cause=cause, octets_in=octets_in, octets_out=octets_out, seconds=seconds)

@@ -1,0 +1,73 @@
+"""`tlspool status`: what a running pool tells of itself."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections import Counter
+from typing import Any
+
+import click
+
+from tlspool_core.cli.context import Context, pass_context
+from tlspool_core.cli.output import json_option, print_json, print_table
+
+_MOST = 1 << 24
+
+
+def ask(path: str) -> dict[str, Any]:
+    """The status as the pool sends it. Raises click.ClickException."""
+    try:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.settimeout(20)
+            link.connect(path)
+            text = b""
+            while (data := link.recv(65536)) and len(text) < _MOST:
+                text += data
+    except OSError as error:
+        raise click.ClickException(f"no pool tells its status at {path}: {error.strerror or error}; see [status]") from None
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise click.ClickException(f"what answers at {path} is no pool") from None
+    assert isinstance(found, dict)
+    return found
+
+
+def total(workers: list[dict[str, Any]], key: str) -> int:
+    """One number of all workers together; the sum of its parts where it has parts."""
+    values = [worker[key] for worker in workers]
+    return sum(sum(value.values()) if isinstance(value, dict) else value for value in values)
+
+
+def reasons(workers: list[dict[str, Any]]) -> list[tuple[str, int]]:
+    """Why sessions were refused, the most frequent reason first."""
+    counted: Counter[str] = Counter()
+    for worker in workers:
+        counted.update(worker["refused"])
+    return counted.most_common()
+
+
+@click.command()
+@json_option
+@pass_context
+def status(context: Context) -> None:
+    """Show what a running pool tells of itself: sessions, refusals, key stores."""
+    path = context.config.status_path
+    if path is None:
+        raise click.ClickException("the configuration has no [status] path")
+    found = ask(str(path))
+    if context.json:
+        print_json(found)
+        return
+    workers = found["workers"]
+    age = time.time() - min(worker["started"] for worker in workers)
+    click.echo(f"TLS Pool {found['version']}, configuration: {found['configuration']}, serving for {age:.0f} s")
+    rows = [(word, str(total(workers, word))) for word in ("sessions", "established", "resumed", "refused", "ended")]
+    rows += [(word.replace("_", " "), str(total(workers, word))) for word in ("octets_in", "octets_out")]
+    rows += [(f"refused: {name.replace('_', ' ')}", str(count)) for name, count in reasons(workers)]
+    print_table(("what", "number"), rows, "")
+    for worker in workers:
+        for name, store in worker["key_stores"].items():
+            click.echo(f"key store {name} (process {worker['pid']}): {json.dumps(store, ensure_ascii=False)}")
