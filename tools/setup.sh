@@ -73,6 +73,11 @@ plugin_packages() {
     apt_need krb5-config=libkrb5-dev gcc=gcc /usr/include/stdio.h=libc6-dev "$headers=python3-dev"
 }
 
+# to build the runner of BoringSSL's suite
+bogo_packages() {
+    apt_need go=golang-go /usr/share/gocode/src/golang.org/x/crypto=golang-golang-x-crypto-dev dpkg-source=dpkg-dev
+}
+
 make_venv
 case $target in
     demo)
@@ -86,6 +91,7 @@ case $target in
         plugin_packages
         apt_need gnutls-cli=gnutls-bin selfserv=libnss3-tools certutil=libnss3-tools pkcs11-tool=opensc \
             krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user freeradius=freeradius
+        bogo_packages
         install_project
         pip_need test -r tools/requirements-test.txt ;;
     bench)
@@ -99,7 +105,7 @@ case $target in
         pip_need test -r tools/requirements-test.txt ;;
     bogo)
         plugin_packages
-        apt_need go=golang-go /usr/share/gocode/src/golang.org/x/crypto=golang-golang-x-crypto-dev dpkg-source=dpkg-dev
+        bogo_packages
         install_project
         pip_need test -r tools/requirements-test.txt ;;
     *) say "setup: unknown target $target"; exit 2 ;;

@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".cache" / "bogo"
 PACKAGE = "android-platform-external-boringssl"
+CANNOT_FETCH = 77  # exit status, as automake's for a test that cannot run here
 IMPORT_PATH = "boringssl.googlesource.com/boringssl"
 
 
@@ -128,7 +129,11 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--details", action="store_true", help="print what the runner said about each failed test")
     options = parser.parse_args()
-    tree = fetch()
+    try:
+        tree = fetch()
+    except (subprocess.CalledProcessError, FileNotFoundError, StopIteration) as failure:
+        print(f"bogo: {PACKAGE} cannot be fetched by apt from Debian: {failure}", file=sys.stderr)
+        return CANNOT_FETCH
     patterns = (HERE / "sample.txt").read_text().split() if options.sample else options.patterns
     outcomes = run(build(tree), tree, patterns, options.workers)
     counts = Counter(outcomes.values())
