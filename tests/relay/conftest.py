@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -122,6 +123,15 @@ class Bench:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.threads = ThreadPoolExecutor(8)
+        self._sockets: list[socket.socket] = []
+
+    def close(self) -> None:
+        """End whatever a test that failed has left behind, so that its threads end, too."""
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self.threads.shutdown()
+        self.loop.close()
 
     def pair(self) -> tuple[TlsConnection, TlsConnection, Answers]:
         return tls_pair()
@@ -156,6 +166,7 @@ class Bench:
             near, _ = listener.accept()
         if plain is None:
             plain, app = socket.socketpair()
+        self._sockets += [sock for sock in (near, far, plain, app) if isinstance(sock, socket.socket)]
         case = Case(Peer(peer_connection, far), app, connection=connection, answers=answers)
         ends = {"on_closed": case.on_closed, "on_question": case.questions.put_nowait}
         try:
@@ -180,5 +191,4 @@ def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
     close_lingering()
-    made.threads.shutdown()
-    made.loop.close()
+    made.close()

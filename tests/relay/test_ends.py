@@ -116,7 +116,7 @@ def test_slow_application_holds_the_peer_back(bench: Any) -> None:
         sending = bench.thread(lambda: (case.peer.send(data), case.peer.finish()))
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done, "nothing held the peer back"
-        assert 0 < commons.held <= 512 * 1024
+        assert commons.held <= 64 * 1024  # the rest is where it belongs, in the sockets
         assert await bench.thread(recv_all, case.app) == data
         await sending
         case.app.close()
@@ -136,7 +136,7 @@ def test_slow_peer_holds_the_application_back(bench: Any) -> None:
         sending = bench.thread(lambda: (case.app.sendall(data), case.app.shutdown(socket.SHUT_WR)))
         done, _ = await asyncio.wait([sending], timeout=0.5)
         assert not done, "nothing held the application back"
-        assert 0 < commons.held <= 600 * 1024
+        assert commons.held <= 64 * 1024
         assert await bench.thread(case.peer.recv_all) == data
         await sending
         case.peer.finish()

@@ -138,10 +138,12 @@ class Relay(Watched):
     def _read_cipher(self) -> bool:
         commons, pace = self._commons, self._pace_in
         commons.touch(self)
+        room = pace.room(commons, self._plain)
+        if not room:
+            return False
         wire, kept = commons.incoming, len(self._partial)
         if kept:
             wire[:kept] = self._partial
-        room = commons.batch(pace.window)
         try:
             count = self._cipher.read(wire[kept : kept + room])
         except BlockingIOError:
@@ -152,8 +154,8 @@ class Relay(Watched):
             self._cipher_ended()
             return False
         self._pace_out.streamed = 0
-        pace.took(count, room)
-        return self._open(kept + count) and self._stays_watched(CIPHER_READ, pace.can_wait(count))
+        pace.took(count)
+        return self._open(kept + count) and self._stays_watched(CIPHER_READ, pace.can_wait(count, room))
 
     def _open(self, end: int) -> bool:
         """Open what lies in the shared buffer up to `end`, deliver it, and keep what cannot be opened yet; True if all is quiet."""
@@ -212,7 +214,7 @@ class Relay(Watched):
             return
         rest = self._write_plain(data)
         if rest:
-            self._pace_in.blocked(len(data) - len(rest))
+            self._pace_in.blocked()
             self._to_plain = memoryview(bytes(rest))
             self._commons.held += len(rest)
 
@@ -234,6 +236,7 @@ class Relay(Watched):
         rest = self._write_plain(self._to_plain)
         self._commons.held -= before - len(rest)
         self._to_plain = rest
+        self._pace_in.full = False
         if not rest:
             self._resume_opening()
 
@@ -251,8 +254,10 @@ class Relay(Watched):
         commons, records, pace = self._commons, self._connection.records, self._pace_out
         commons.touch(self)
         plain, out = commons.incoming, commons.outgoing
-        wanted = BATCH if self._plain.messages else commons.batch(pace.window)
-        room = min(wanted, sealed_capacity(records, len(out)))
+        room = BATCH if self._plain.messages else pace.room(commons, self._cipher)
+        if not room:
+            return False
+        room = min(room, sealed_capacity(records, len(out)))
         try:
             count = self._plain.read(plain[:room])
         except BlockingIOError:
@@ -267,13 +272,13 @@ class Relay(Watched):
             return False
         self.octets_out += count
         self._pace_in.streamed = 0
-        pace.took(count, room)
+        pace.took(count)
         if records.write_protection.needs_update:
             self._connection.before_bulk()
         if self._connection.has_output:  # under the keys that it was queued with, so before any other record
             self._send(memoryview(self._connection.data_to_send()))
         self._send(out[: seal_batch(records, plain, count, out)])
-        return not self._to_cipher and self._cipher.can_write and self._stays_watched(PLAIN_READ, pace.can_wait(count))
+        return not self._to_cipher and self._cipher.can_write and self._stays_watched(PLAIN_READ, pace.can_wait(count, room))
 
     def _send(self, records: memoryview) -> None:
         """To the peer, behind what waits already."""
@@ -285,7 +290,7 @@ class Relay(Watched):
             return
         rest = self._write_cipher(records)
         if rest:
-            self._pace_out.blocked(len(records) - len(rest))
+            self._pace_out.blocked()
             self._to_cipher = memoryview(bytes(rest))
             self._commons.held += len(rest)
 
@@ -307,6 +312,7 @@ class Relay(Watched):
         rest = self._write_cipher(self._to_cipher)
         self._commons.held -= before - len(rest)
         self._to_cipher = rest
+        self._pace_out.full = False
 
     # --- ends --------------------------------------------------------------------------------------------------------------------
 
@@ -427,14 +433,13 @@ class Relay(Watched):
             self._finish(str(self._connection.failed or "closed"))
 
     def _needed(self) -> int:
-        """What can be gone on with, once it is ready."""
         needed = 0
-        if self._cipher.can_read and not (self._in_over or self._to_plain or self._asked or len(self._to_cipher) > _MOST_ANSWERS):
+        if self._to_plain or self._pace_in.full:
+            needed |= PLAIN_WRITE
+        elif self._cipher.can_read and not (self._in_over or self._asked or len(self._to_cipher) > _MOST_ANSWERS):
             needed |= CIPHER_READ
-        if self._to_cipher:
+        if self._to_cipher or self._pace_out.full:
             needed |= CIPHER_WRITE
         elif self._plain.can_read and not self._out_over:
             needed |= PLAIN_READ
-        if self._to_plain:
-            needed |= PLAIN_WRITE
         return needed

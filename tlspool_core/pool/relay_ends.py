@@ -23,10 +23,14 @@ import os
 import select
 import socket
 import stat
+import struct
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.tls.record import MAX_PLAINTEXT
 
+# SO_MEMINFO of socket(7): bytes for receiving, its limit, for sending, its limit, forward, queued, options, backlog; drops
+_SO_MEMINFO = 55
+_MEMORY = struct.Struct("9i")
 SOCKET_BUFFER = 1 << 20  # bytes; with less, the batches become small and the work per byte grows
 
 
@@ -51,6 +55,10 @@ class End:
     def write(self, data: memoryview) -> int:
         """Number of bytes written, at least one. Raises BlockingIOError if there is no room now, other OSError if broken."""
         return os.write(self.fd, data)
+
+    def space(self) -> int:
+        """How many bytes can be written before it blocks, by estimate; a large number where that cannot be known."""
+        return 1 << 30
 
     def end_writing(self) -> None:
         """The other side shall see the end of input, and may go on to send."""
@@ -95,6 +103,12 @@ class SocketEnd(End):
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RD)
 
+    def space(self) -> int:
+        memory = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size)
+        _, _, allocated, limit, _, queued, _, _, _ = _MEMORY.unpack(memory)
+        # what is not data: one eighth at most, for pieces as large as ours
+        return int((limit - max(allocated, queued)) * 7 // 8)
+
     def take(self) -> socket.socket:
         """Hand over the socket and with it the duty to close it."""
         self.fd = -1
@@ -124,6 +138,9 @@ class MessageEnd(SocketEnd):
         if flags & socket.MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, "message too long")
         return count
+
+    def space(self) -> int:
+        return 1 << 30
 
     def write(self, data: memoryview) -> int:
         while True:
