@@ -1,0 +1,63 @@
+"""Runs tests against the project with one known bug put in: `python -m tests.mutants.apply NAME`.
+
+Theory of operation
+-------------------
+A mutant replaces a piece of one module's source by another while that module is imported; nothing is written to disk.  The exit
+status is that of pytest, so 1 says that the tests noticed.  A piece that is no longer in the module, or is there twice, raises
+while the tests are collected, which has another status: the code has moved on, and the mutant has to follow.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A known bug: in which module, what becomes what, and the tests that must notice."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def changed(mutant: Mutant, source: str) -> str:
+    """The module's source with the bug. Raises ValueError if the piece is not there exactly once."""
+    if source.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.name}: {mutant.module} has the piece {source.count(mutant.old)} times")
+    return source.replace(mutant.old, mutant.new)
+
+
+def put_in(mutant: Mutant) -> None:
+    """From here on, imports of the module get the bug. The module must not have been imported before."""
+    assert mutant.module not in sys.modules
+    original = SourceFileLoader.get_code
+
+    def get_code(loader: SourceFileLoader, fullname: str) -> Any:
+        if fullname != mutant.module:
+            return original(loader, fullname)
+        source = loader.get_source(fullname)
+        assert source is not None
+        return compile(changed(mutant, source), loader.path, "exec", dont_inherit=True)
+
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+
+
+def main(name: str) -> int:
+    """Run the mutant's tests with it; their exit status."""
+    import pytest
+
+    from tests.mutants.known import MUTANTS
+
+    (mutant,) = [one for one in MUTANTS if one.name == name]
+    put_in(mutant)
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", *mutant.tests]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
