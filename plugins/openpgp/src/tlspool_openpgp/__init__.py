@@ -1,0 +1,1 @@
+"""OpenPGP keys (RFC 6091) for the TLS Pool."""
