@@ -26,6 +26,7 @@ from tlspool_core.tls import plugin_extensions
 from tlspool_core.tls.alerts import BadFinished, HandshakeFailure, InternalError, NoCertificateTypeInCommon
 from tlspool_core.tls.certificate_types import client_certificate_types, form_for
 from tlspool_core.tls.codec import u8, u16
+from tlspool_core.tls.enums import CertificateType
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.extension_contents import build_protocol_names, parse_certificate_status
 from tlspool_core.tls.extensions import table_for
@@ -216,10 +217,11 @@ async def _server_key_exchange(hs: Hs, plan: Plan, terms: Terms) -> Exchange:
 
 
 def _certificate_request(hs: Hs, plan: Plan, certificate_type: int) -> CertificateRequest:
+    """Names of authorities are for chains; with other types there are none (RFC 6091 section 3.5 demands it)."""
     return CertificateRequest(
         bytes(client_certificate_types(form_for(hs.settings, certificate_type))),
         tuple(accepted_schemes(hs.settings, TLS12)),
-        tuple(plan.choice.certificate_authorities),
+        tuple(plan.choice.certificate_authorities) if certificate_type == CertificateType.X509 else (),
     )
 
 
