@@ -320,6 +320,7 @@ class CredentialType(ABC):
     name: str
     certificate_types: tuple[int, ...] = ()
     engine_parts: EngineParts = EngineParts()
+    examine_may_block: bool = False  # whether `examine` takes long enough to be called in a worker thread with a time limit
 
     def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - optional to override
         """Take the plugin's configuration section; called at start and on reload. Raise ValueError naming the key."""

@@ -114,7 +114,7 @@ class Answers:
             case Sign():
                 return await self._sign(question)
             case ExaminePeer():
-                return self._examine(question)
+                return await self._examine(question)
             case JudgePeer():
                 return await self._judge(question)
             case ChooseServerCredential():
@@ -290,11 +290,14 @@ class Answers:
 
     # --- the peer's side -----------------------------------------------------------------------------------------------------
 
-    def _examine(self, question: ExaminePeer) -> PeerCredential:
+    async def _examine(self, question: ExaminePeer) -> PeerCredential:
         kind = self._pool.type_of_certificate(question.certificate_type)
         if kind is None:
             raise alerts.UnsupportedCertificate(f"certificate type {question.certificate_type}")
-        return kind.examine(question.certificate_type, question.entries, self._pool.backend)
+        arguments = (question.certificate_type, question.entries, self._pool.backend)
+        if not kind.examine_may_block:
+            return kind.examine(*arguments)
+        return await self._pool.call(kind.name, lambda: kind.examine(*arguments))
 
     async def _judge(self, question: JudgePeer) -> bytes:
         """Policy first, then site rules."""
