@@ -388,7 +388,7 @@ class CredentialType(ABC):
         return None
 
     def begin(self, context: SessionContext) -> SessionParts:
-        """Called once per session before the handshake; must not block."""
+        """Called before the handshake of each session whose local identity has a credential of this type; must not block."""
         return SessionParts()
 
     # --- for the command line, never called by the daemon ---------------------------------------------------------------------
@@ -427,6 +427,7 @@ class AaaRequest:
     credential_type: str
     peer_address: str
     local_address: str
+    step: str = "authorization"  # or "authentication": which of the configured steps asks
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,18 +441,28 @@ class AaaDecision:
 
 @dataclass(frozen=True, slots=True)
 class AccountingRecord:
-    """One accounting event, of an application or of the pool's own sessions."""
+    """One accounting event, of an application or of the pool's own sessions.
+
+    `record_id` is unique for each thing that is accounted, `sequence` for each event of it.  A record that may not have been taken
+    (time-out, Denied) can be handed over again with the same two, and is still to be counted once.  The pool's own sessions have
+    the kind "session", and an identity that was not established is None.
+
+    `attributes` that the pool knows: "session", "service", "role", "credential_type", "peer_address" (texts),
+    "classes" (tuple of bytes: `AaaDecision.classes`), and in a stop "cause" (Acct-Terminate-Cause, RFC 2866 section 5.10) and, of
+    sessions, "octets_in" (from the peer) and "octets_out".
+    """
 
     event: str  # "start", "interim", "stop"
     record_id: str
     kind: str
     instance: str
-    local_identity: DoNAI
-    remote_identity: DoNAI
+    local_identity: DoNAI | None
+    remote_identity: DoNAI | None
     started: float  # seconds since the epoch
     ended: float | None = None
     count: int | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    sequence: int = 0
 
 
 class Aaa(ABC):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from tlspool_core.interfaces import Aaa, AaaDecision, AaaRequest, Denied
 from tlspool_core.pool.logs import say
@@ -53,7 +54,7 @@ class SiteRules:
     async def _ask(self, step: str, plugin: Aaa, request: AaaRequest) -> AaaDecision:
         try:
             async with asyncio.timeout(self._time_limit):
-                decision = await plugin.authorize(request)
+                decision = await plugin.authorize(replace(request, step=step))
         except Denied as denied:
             reason = str(denied)
         except TimeoutError:
