@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -12,6 +17,7 @@ from tlspool_core.api import (
     Aaa,
     AaaDecision,
     AaaRequest,
+    AccountingRecord,
     ConfigBackend,
     CredentialType,
     Denied,
@@ -47,6 +53,18 @@ class Site(Aaa):
     """Site rules that do what the name of the service says."""
 
     name = "site"
+    records = Path(os.devnull)
+
+    async def start(self, settings: Mapping[str, Any]) -> None:
+        self.records = Path(settings.get("records", os.devnull))
+
+    async def account(self, record: AccountingRecord) -> None:
+        """Keep the record as a line; the kind "failing" is refused the first time, though it is kept."""
+        line = json.dumps(dataclasses.asdict(record) | {"kind": record.kind}, default=lambda value: value.decode())
+        with self.records.open("a") as file:
+            file.write(line + "\n")
+        if record.kind == "failing" and self.records.read_text().count('"failing"') == 1:
+            raise Denied("the disk is full")
 
     async def authorize(self, request: AaaRequest) -> AaaDecision:
         if request.service == "closed":
@@ -59,7 +77,7 @@ class Site(Aaa):
             return AaaDecision(session_timeout=0.2)
         if request.service == "idle":
             return AaaDecision(idle_timeout=0.2)
-        return AaaDecision()
+        return AaaDecision(classes=(b"gold",))
 
 
 def _fill() -> None:

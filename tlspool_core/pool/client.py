@@ -29,7 +29,7 @@ from tlspool_core.pool.session import Session
 from tlspool_core.wire.connection import Answered, Asked, Callback, CallbackMessage, Exchange, PoolSide, Refused, Step
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import Facility, StartTlsFlags
-from tlspool_core.wire.messages import Message, Ping, StartTls
+from tlspool_core.wire.messages import Accounting, Message, Ping, StartTls
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -81,7 +81,7 @@ class Client:
             self._output.clear()
         self._act(self._side.close())
         self._socket.close()
-        self._pool.control.release(self)
+        self._pool.release(self)
         if self._token is not None and self._pool.mesh is not None:
             self._pool.mesh.gone(self._token)
         for session in list(self.sessions):
@@ -207,6 +207,8 @@ class Client:
             request = exchange.request
             if isinstance(request, StartTls):
                 self._start_tls(exchange, request, descriptor)
+            elif isinstance(request, Accounting):
+                self._run(self._answered_by(exchange, self._accounted(request)))
             else:
                 self._send(self._side.answer(exchange, self._answer(request)))
         except WireError as error:
@@ -278,15 +280,24 @@ class Client:
         await self._answered_by(exchange, self._renegotiated(request))
 
     async def _renegotiated(self, request: StartTls) -> Message:
+        limit = self._pool.config.limits.handshake_timeout_max
+        return await self._here_or_elsewhere(commands.renegotiate(self._pool, self, request), request, limit)
+
+    async def _accounted(self, request: Accounting) -> Message:
+        limit = self._pool.config.limits.plugin_timeout * 2
+        return await self._here_or_elsewhere(commands.account(self._pool, self, request), request, limit)
+
+    async def _here_or_elsewhere(self, here: Coroutine[Any, Any, Message], request: Message, limit: float) -> Message:
+        """The answer of this worker, or of the one that knows the session. Raises WireError."""
         try:
-            return await commands.renegotiate(self._pool, self, request)
+            return await here
         except WireError as error:
             mesh = self._pool.mesh
             if mesh is None or error.code != ErrorCode.CTLKEY_NOT_FOUND:
                 raise
             if self._token is None:
                 self._token = mesh.new_token()
-            return await mesh.ask(self._token, request, self._pool.config.limits.handshake_timeout_max)
+            return await mesh.ask(self._token, request, limit)
 
 
 def _renegotiation(error: WireError, exchange: Exchange) -> WireError:

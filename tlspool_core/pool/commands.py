@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tlspool_core.pool import facts
 from tlspool_core.pool.logs import session_id
 from tlspool_core.wire.errors import ErrorCode
-from tlspool_core.wire.messages import ControlDetach, ControlReattach, Info, Message, Prng, StartTls, Success
+from tlspool_core.wire.messages import Accounting, ControlDetach, ControlReattach, Info, Message, Prng, StartTls, Success
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -39,6 +39,16 @@ def command(pool: Pool, controller: object, request: SessionCommand) -> Message:
             session = control.controlled(request.ctlkey, controller)
             session.require_running(ErrorCode.INFO_NOT_FOUND)
             return facts.info(session, request)
+
+
+async def account(pool: Pool, controller: object, request: Accounting) -> Message:
+    """The answer to an accounting command. Raises WireError; CTLKEY_NOT_FOUND if this process does not know of the session."""
+    if request.ctlkey not in pool.control:
+        return await pool.accounting.resume(request, controller)
+    session = pool.control.controlled(request.ctlkey, controller)
+    session.require_running(ErrorCode.ACCOUNTING_IDENTITY)
+    session_id.set(session.id)
+    return await pool.accounting.begin(session, request)
 
 
 async def renegotiate(pool: Pool, controller: object, request: StartTls) -> Message:

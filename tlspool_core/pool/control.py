@@ -58,12 +58,15 @@ class ControlKeys(Generic[S]):
         if controller is not None:
             self._controlled.setdefault(controller, set()).add(key)
 
-    def remove(self, key: bytes, session: S) -> None:
-        """The session has ended; harmless if it is not there."""
+    def remove(self, key: bytes, session: S) -> object | None:
+        """The session has ended; harmless if it is not there. Returns who controlled it."""
         entry = self._entries.get(key)
-        if entry is not None and entry.session is session:
-            self._give(entry, key, None)
-            del self._entries[key]
+        if entry is None or entry.session is not session:
+            return None
+        controller = entry.controller
+        self._give(entry, key, None)
+        del self._entries[key]
+        return controller
 
     def _find(self, key: bytes) -> ControlEntry[S]:
         entry = self._entries.get(key)

@@ -25,6 +25,7 @@ from tlspool_core.policy.disclosure import disclosed
 from tlspool_core.policy.judge import Judge
 from tlspool_core.policy.predicates import PredicateTable
 from tlspool_core.pool.aaa import SiteRules
+from tlspool_core.pool.accounting import AccountingDesk
 from tlspool_core.pool.config import PoolConfig
 from tlspool_core.pool.control import ControlKeys
 from tlspool_core.pool.credentials import Credentials
@@ -67,6 +68,7 @@ class Pool:
         self.plugins = plugins
         self.backend = plugins.backend
         self.control: ControlKeys[Session] = ControlKeys()
+        self.accounting = AccountingDesk()
         self.sessions: set[Session] = set()
         self.stopping = False
         self.counters = Counters()
@@ -95,6 +97,7 @@ class Pool:
         self.read_secret_blocking: Callable[[str], bytes] = blocking(self.loop, self._read_secret, limit)
         steps = (("authentication", config.aaa.authentication), ("authorization", config.aaa.authorization))
         self.site_rules = SiteRules(self.plugins.aaa, steps, limit)
+        self.accounting.configure([self.plugins.aaa[name] for name in config.aaa.accounting], config.aaa.account_sessions, limit)
         self.judge = Judge(
             PredicateTable(
                 self.plugins.registry.predicates,
@@ -149,9 +152,15 @@ class Pool:
         if session not in self.sessions:
             return
         self.sessions.discard(session)
-        self.control.remove(session.request.ctlkey, session)
+        controller = self.control.remove(session.request.ctlkey, session)
+        self.accounting.session_ended(session.request.ctlkey, controller)
         if session.maker is not None:
             session.maker.sessions.discard(session)
+
+    def release(self, controller: object) -> None:
+        """An application has gone: what it controlled is detached, what it accounted after the end of sessions is stopped."""
+        self.control.release(controller)
+        self.accounting.release(controller)
 
     def new_session_id(self) -> str:
         return next(self._ids)
@@ -177,9 +186,6 @@ class Pool:
         with self.backend.read() as databases:
             found = disclosed(databases, remote)
         return found[1] if found is not None else ()
-
-    def staple(self, credential: object) -> bytes | None:
-        return self.credentials.staple(credential)
 
     def type_of_certificate(self, code: int) -> CredentialType | None:
         return self._certificate_types.get(code)

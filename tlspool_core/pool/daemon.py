@@ -103,6 +103,7 @@ class Daemon:
                 status.close()
             watchdog.cancel()
             self._pool.close()
+            await self._pool.accounting.flush()
         finally:
             logs.attach(None)
             await self._plugins.stop()

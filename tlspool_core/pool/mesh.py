@@ -31,7 +31,7 @@ from tlspool_core.pool import commands
 from tlspool_core.pool.status import worker_status
 from tlspool_core.wire.codec import decode, encode
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.messages import ControlDetach, ControlReattach, Error, Info, Message, Packet, Prng, StartTls
+from tlspool_core.wire.messages import Accounting, ControlDetach, ControlReattach, Error, Info, Message, Packet, Prng, StartTls
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -170,7 +170,7 @@ class Mesh:
         elif kind == TELL and number in self._questions:
             self._questions[number].told(content)
         elif kind == GONE:
-            self._pool.control.release(content)
+            self._pool.release(content)
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         self._pool.keep(self._pool.loop.create_task(work))
@@ -184,6 +184,8 @@ class Mesh:
             request = decode(packet).message
             if isinstance(request, StartTls):
                 answer = await commands.renegotiate(self._pool, token, request)
+            elif isinstance(request, Accounting):
+                answer = await commands.account(self._pool, token, request)
             else:
                 assert isinstance(request, ControlDetach | ControlReattach | Prng | Info)
                 answer = commands.command(self._pool, token, request)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import AaaDecision, CredentialType
+from tlspool_core.pool.accounting import SessionAccount
 from tlspool_core.pool.answers import Answers
 from tlspool_core.pool.cipher_port import CipherPort
 from tlspool_core.pool.linger import linger
@@ -36,7 +37,7 @@ from tlspool_core.pool.relay import Relay
 from tlspool_core.pool.renegotiate import renegotiate
 from tlspool_core.pool.wishes import wishes_of
 from tlspool_core.tls import TlsConnection
-from tlspool_core.tls.alerts import AlertReceived, CertificateRequired, TlsError, Truncated
+from tlspool_core.tls.alerts import AlertReceived, CertificateRequired, NoClientCertificate, TlsError, Truncated
 from tlspool_core.tls.questions import AnyQuestion, HandshakeFacts, JudgePeer
 from tlspool_core.wire.connection import Exchange
 from tlspool_core.wire.errors import ErrorCode, WireError
@@ -54,6 +55,7 @@ class Session:
     """See above; made by `Pool.admit`, which has checked roles and limits."""
 
     __slots__ = (
+        "_account",
         "_answers",
         "_cipher",
         "_plain",
@@ -103,6 +105,7 @@ class Session:
         self._plain: Descriptor | None = None
         self._task: asyncio.Task[object] | None = None
         self._answers: Answers | None = None
+        self._account: SessionAccount | None = None
 
     # --- the handshake -------------------------------------------------------------------------------------------------------
 
@@ -117,6 +120,7 @@ class Session:
                     asked = True
                     limit.reschedule(self.pool.loop.time() + self.pool.config.limits.callback_timeout)
                     self._plain = await self._ask_plaintext()
+                self._account = await self.pool.accounting.session_started(self)
             self._relay_to_plaintext()
         except TimeoutError:
             self._fail(self._too_late(asked))
@@ -284,6 +288,8 @@ class Session:
         say(log, logging.INFO, "ended", cause=cause, octets_in=octets_in, octets_out=octets_out, seconds=seconds)
         session_id.reset(token)
         self.store_sessions()
+        if self._account is not None:
+            self._account.end(cause, octets_in, octets_out)
         self.relay = None
         self.close(cause)
 
@@ -322,6 +328,10 @@ class Session:
     def local_address(self) -> str:
         """Our end of the cipher connection as text; empty if it has none, or once the relay has it."""
         return "" if self._cipher is None else name_text(self._cipher.getsockname())
+
+    def identity(self, text: str) -> DoNAI | None:
+        """`local` or `remote` as an identity; None if it was not established."""
+        return self.pool.identity(text)
 
     @property
     def facts(self) -> HandshakeFacts:
@@ -368,6 +378,8 @@ class Session:
             self._plain.close()
             self._plain = None
         self._answers = None
+        if self._account is not None:
+            self._account.end(reason, 0, 0)
         self.pool.ended(self)
 
 
@@ -396,7 +408,7 @@ def failure(error: TlsError, answers: Answers) -> WireError:
         return answers.failure
     if isinstance(error, AlertReceived):
         return WireError(ErrorCode.PEER_REFUSED, f"The remote refused the handshake: {error}")
-    if isinstance(error, CertificateRequired):
+    if isinstance(error, CertificateRequired | NoClientCertificate):
         return WireError(ErrorCode.REMOTEID_MISSING)
     if isinstance(error, Truncated):
         return WireError(ErrorCode.PEER_DISCONNECT, "The remote closed the connection during the handshake")

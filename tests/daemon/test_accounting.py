@@ -1,0 +1,175 @@
+"""Is everything that is accounted handed to the plugin once, in order, for proven identities, and always stopped?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DaemonProcess, both, eventually
+from toyplugin import CLIENT, SERVER
+
+from tlspool_core.client import ErrorCode, Pool, PoolError, Session, StartTlsFlags
+
+RULES = """
+[aaa]
+authorization = ["site"]
+accounting = ["site"]
+account_sessions = {sessions}
+[aaa.site]
+records = "{records}"
+"""
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Path:
+    return tmp_path / "records"
+
+
+@pytest.fixture
+def daemon(daemons: Callable[..., DaemonProcess], records: Path) -> DaemonProcess:
+    return daemons(RULES.format(sessions="false", records=records))
+
+
+def read(records: Path, event: str = "") -> list[dict[str, Any]]:
+    lines = records.read_text().splitlines() if records.exists() else []
+    return [record for record in map(json.loads, lines) if event in ("", record["event"])]
+
+
+def pair(daemon: DaemonProcess, pool: Pool | None = None) -> tuple[Session, Session]:
+    server, client = both(
+        pool or daemon.pool,
+        daemon.pool,
+        {"localid": SERVER, "flags": StartTlsFlags.NONE},
+        {"localid": CLIENT, "remoteid": SERVER},
+    )
+    assert isinstance(server, Session) and isinstance(client, Session), (server, client)
+    return server, client
+
+
+def code_of(call: Callable[[], object]) -> int:
+    with pytest.raises(PoolError) as caught:
+        call()
+    return caught.value.code
+
+
+def test_start_interim_and_stop_arrive_in_order_and_belong_together(daemon: DaemonProcess, records: Path) -> None:
+    server, client = pair(daemon)
+    with server, client:
+        account = server.account_this("pages", "job 7", started=1000.5)
+        account.interim(3)
+        account.stop(8, cause=1)
+        assert code_of(lambda: account.stop(9)) == ErrorCode.ACCOUNTING_UNKNOWN
+    taken = read(records)
+    assert [(record["event"], record["count"], record["sequence"]) for record in taken] == [
+        ("start", None, 0),
+        ("interim", 3, 1),
+        ("stop", 8, 2),
+    ]
+    assert len({record["record_id"] for record in taken}) == 1
+    assert all(record["started"] == 1000.5 and record["instance"] == "job 7" for record in taken)
+    assert taken[2]["ended"] > 1_700_000_000 and taken[2]["attributes"]["cause"] == 1
+    assert taken[0]["attributes"]["classes"] == ["gold"]
+
+
+def test_a_start_that_is_repeated_counts_once(daemon: DaemonProcess, records: Path) -> None:
+    server, client = pair(daemon)
+    with server, client:
+        first = server.account_this("pages", "x")
+        assert server.account_this("pages", "x").record.started == first.record.started
+        server.account_this("pages", "y")
+    assert len(read(records, "start")) == 2
+
+
+def test_a_request_that_failed_is_repeated_with_the_same_record(daemon: DaemonProcess, records: Path) -> None:
+    server, client = pair(daemon)
+    with server, client:
+        with pytest.raises(PoolError, match="accounting by site: the disk is full"):
+            server.account_this("failing", "x")
+        server.account_this("failing", "x")
+    first, second = read(records, "start")
+    assert (first["record_id"], first["sequence"]) == (second["record_id"], second["sequence"])
+
+
+def test_identities_that_the_session_did_not_prove_are_refused(daemon: DaemonProcess, records: Path) -> None:
+    server, client = pair(daemon)
+    with server, client:
+        for local, remote in ((CLIENT, SERVER), (SERVER, SERVER), (SERVER, ""), ("", "")):
+            call = lambda local=local, remote=remote: server.account("pages", "x", local, remote)  # noqa: E731
+            assert code_of(call) == ErrorCode.ACCOUNTING_IDENTITY
+    assert read(records) == []
+
+
+def test_the_final_count_can_come_after_the_session(daemon: DaemonProcess, records: Path) -> None:
+    server, client = pair(daemon)
+    account = server.account_this("pages", "x")
+    client.close()
+    eventually(lambda: "ended" in daemon.text)
+    server.close()
+    with Pool(daemon.path) as stranger:
+        call = lambda: stranger.control(server.ctlkey).account("pages", "y", SERVER, CLIENT)  # noqa: E731
+        assert code_of(call) == ErrorCode.CTLKEY_NOT_YOURS
+    account.stop(4)
+    assert [record["count"] for record in read(records, "stop")] == [4]
+    assert code_of(account.interim) == ErrorCode.CTLKEY_NOT_FOUND
+
+
+def test_what_an_application_leaves_open_is_stopped(daemon: DaemonProcess, records: Path) -> None:
+    with Pool(daemon.path) as application:
+        server, client = pair(daemon, application)
+        server.account_this("pages", "x").interim(5)
+        server.account_this("minutes", "x")
+    eventually(lambda: len(read(records, "stop")) == 2)
+    assert {(record["kind"], record["count"], record["attributes"]["cause"]) for record in read(records, "stop")} == {
+        ("pages", 5, 3),
+        ("minutes", None, 3),
+    }
+    server.close()
+    client.close()
+
+
+def test_what_is_open_is_stopped_with_the_pool(daemon: DaemonProcess, records: Path) -> None:
+    server, client = pair(daemon)
+    server.account_this("pages", "x")
+    server.close()
+    client.close()
+    assert daemon.stop() == 0
+    assert len(read(records, "stop")) == 1
+
+
+def test_sessions_of_the_pool_are_accounted(daemons: Callable[..., DaemonProcess], records: Path) -> None:
+    daemon = daemons(RULES.format(sessions="true", records=records))
+    server, client = pair(daemon)
+    with server, client:
+        client.plaintext.sendall(b"12345")
+        assert server.plaintext.recv(10) == b"12345"
+        assert len(read(records, "start")) == 2
+    eventually(lambda: len(read(records, "stop")) == 2)
+    stops = {record["attributes"]["role"]: record for record in read(records, "stop")}
+    assert stops["server"]["kind"] == "session" and stops["server"]["instance"] == stops["server"]["attributes"]["session"]
+    assert stops["server"]["attributes"]["octets_in"] == 5 and stops["client"]["attributes"]["octets_out"] == 5
+    assert (stops["server"]["local_identity"]["domain"], stops["server"]["remote_identity"]["user"]) == (SERVER, "john")
+
+
+def test_without_a_plugin_accounting_is_unavailable(daemons: Callable[..., DaemonProcess]) -> None:
+    server, client = pair(daemons())
+    with server, client:
+        assert code_of(lambda: server.account_this("pages", "x")) == ErrorCode.ACCOUNTING_UNAVAILABLE
+
+
+def test_any_worker_takes_records(daemons: Callable[..., DaemonProcess], records: Path) -> None:
+    daemon = daemons("workers = 3\n---\n" + RULES.format(sessions="false", records=records))
+    server, client = pair(daemon)
+    server.detach()
+    for number in range(8):
+        with Pool(daemon.path) as application:
+            control = application.control(server.ctlkey)
+            control.reattach()
+            account = control.account("pages", str(number), SERVER, CLIENT)
+            account.stop(number)
+            control.detach()
+    assert len(read(records, "stop")) == len(read(records, "start")) == 8
+    server.close()
+    client.close()
