@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
         "--rounds", type=int, default=3, metavar="N", help="measure each row so often, and take the median (default 3)"
     )
     parser.add_argument("--idle", type=int, default=1000, metavar="N", help="idle sessions to open (default 1000)")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="run the pool under cProfile; read it with python -m pstats")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON, too")
     return parser.parse_args()
 
@@ -70,7 +71,7 @@ def main() -> None:
     report = Report(names)
     with Stage() as stage:
         stage.environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
-        site = Site(stage)
+        site = Site(stage, options.profile and options.profile.absolute())
         contenders = [contender for name in names if (contender := site.start(name)) is not None]
         for row, run in rows(options).items():
             rounds = 1 if row == MEMORY_ROW else options.rounds

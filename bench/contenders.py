@@ -22,12 +22,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from bench.cpu import family
 from demo.authority import Authority
-from demo.stage import Stage, free_port
+from demo.stage import BIN, Stage, free_port
 
 SERVER_CORE, LOAD_CORE = 0, 1
 KEYS = ("ecdsa", "rsa")
 NAME = "bench.tlspool.example"
-TOKEN = "bench"  # noqa: S105 - a label
+TOKEN = "bench"
 
 HAPROXY = """\
 global
@@ -66,7 +66,7 @@ POOL = """\
 modules = [{{ path = "{module}", pin_file = "{pin_file}" }}]
 
 [log]
-level = "{level}"
+level = "warning"
 """
 
 
@@ -88,9 +88,10 @@ class Contender:
 class Site:
     """A stage with all contenders on it."""
 
-    def __init__(self, stage: Stage, log_level: str = "warning") -> None:
+    def __init__(self, stage: Stage, profile: Path | None = None) -> None:
+        """`profile`: run the pool under cProfile, which writes there when it ends; figures are then worthless, proportions not."""
         self.stage = stage
-        self.log_level = log_level
+        self._profile = profile
         self._authority = Authority("TLS Pool benchmark authority")
         self._backend = 0
 
@@ -162,11 +163,12 @@ class Site:
         pin_file.write_text(pin)
         command = ["softhsm2-util", "--init-token", "--free", "--label", TOKEN, "--pin", pin, "--so-pin", secrets.token_hex(8)]
         self.stage.command(command, quiet=True)
-        self.stage.config.write_text(POOL.format(module=self.stage.module, pin_file=pin_file, level=self.log_level))
+        self.stage.config.write_text(POOL.format(module=self.stage.module, pin_file=pin_file))
         names = {key: f"{key}.{NAME}" for key in KEYS}
         for number, key in enumerate(KEYS, 1):
             self._make_identity(pin, key, names[key], f"{number:02x}")
-        self._start(contender.name, SERVER_CORE, "tlspool", "serve")
+        profiler = () if self._profile is None else (sys.executable, "-m", "cProfile", "-o", str(self._profile))
+        self._start(contender.name, SERVER_CORE, *profiler, str(BIN / "tlspool"), "serve")
         self.stage.wait_for("the pool answers", self.stage.socket.exists)
         for key in KEYS:
             contender.ports[key] = self._start_backend(f"pool-backend-{key}", "pool", names[key])
