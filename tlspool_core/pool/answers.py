@@ -172,7 +172,7 @@ class Answers:
         session = self._session
         await self._settle_local(self._server_identity(question.offer.server_name))
         engine = self._pool.engine
-        asks = engine.client_auth(session.wishes.remote)
+        asks = engine.client_auth(session.wishes.remote, self.local)
         return ServerChoice(
             credentials=await self._credentials(Role.SERVER),
             alpn=engine.alpn(session.request.service),

@@ -56,7 +56,6 @@ class Credentials:
         self._generation: int | None = None
         self._identities: dict[DoNAI, LocalIdentity | None] = {}
         self._ready: dict[LocalCredential, OwnCredential | None] = {}
-        self._owners: dict[int, OwnCredential] = {}  # by identity of the credential, which is kept alive by this
         self._loading: dict[LocalCredential, asyncio.Task[OwnCredential | None]] = {}
 
     def forget(self) -> None:
@@ -69,7 +68,6 @@ class Credentials:
             self._generation = generation
             self._identities.clear()
             self._ready.clear()
-            self._owners.clear()
             self._loading = {}
 
     def identity(self, identity: DoNAI) -> LocalIdentity | None:
@@ -98,17 +96,6 @@ class Credentials:
                 usable.append(ready)
         return usable, problems
 
-    def staple(self, credential: object) -> bytes | None:
-        """OCSP response to send along with a credential; None if there is none at hand."""
-        owner = self._owners.get(id(credential))
-        if owner is None:
-            return None
-        try:
-            return owner.type.ocsp_response(owner.credential)
-        except Exception:
-            log.exception("plugin %s failed to give an OCSP response", owner.type.name)
-            return None
-
     def _wanted(self, local: LocalIdentity, role: Role) -> Iterable[LocalCredential]:
         return (credential for credential in local.credentials if credential.roles & role and credential.type in self._types)
 
@@ -126,9 +113,7 @@ class Credentials:
             return  # the databases have changed meanwhile
         del self._loading[credential]
         if not task.cancelled() and task.exception() is None:
-            made = self._ready[credential] = task.result()
-            if made is not None:
-                self._owners[id(made.credential)] = made
+            self._ready[credential] = task.result()
 
     async def _load_alone(self, credential: LocalCredential) -> OwnCredential | None:
         kind = self._types[credential.type]

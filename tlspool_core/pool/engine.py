@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces import CredentialType, KeyStoreError, SessionContext, SessionParts
+from tlspool_core.interfaces import CredentialType, KeyStoreError, LocalIdentity, SessionContext, SessionParts
 from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.pool.config import ConfigurationError, PoolConfig
 from tlspool_core.pool.logs import say
@@ -84,8 +84,7 @@ class Engine:
         self._key_log = KeyLog(config.tls.key_log) if config.tls.key_log else None
         self.certificate_types = self._certificate_types()
         self._common = self._common_settings()
-        # where no plugin adds objects to a session, all servers' settings are the same
-        self._shared = None if self._beginners else self._server(self._complete(()))
+        self._shared = self._server(self._complete(()))  # for all servers to whose session no plugin adds anything
 
     def close(self) -> None:
         if self._key_log is not None:
@@ -122,9 +121,9 @@ class Engine:
         self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None
     ) -> ClientSettings | ServerSettings:
         """Settings for a session between these identities, as far as they are known. Raises ConfigError."""
-        if session.role == "server" and self._shared is not None:
-            return self._shared
         parts = self._begin(session, local, remote)
+        if session.role == "server" and not parts:
+            return self._shared
         common = self._complete(parts)
         if session.role == "server":
             return self._server(common)
@@ -183,9 +182,9 @@ class Engine:
         return tuple(code for code in self.certificate_types if code in codes)
 
     def _begin(self, session: Session, local: DoNAI | None, remote: DoNAI | None) -> list[SessionParts]:
-        if not self._beginners:
+        entry, kinds = self._beginning(local)
+        if not kinds:
             return []
-        entry = self._pool.credentials.identity(local) if local is not None else None
         context = SessionContext(
             role=session.role,
             service=session.request.service,
@@ -197,7 +196,15 @@ class Engine:
             ask_password=_no_password,
             peer_address=session.peer_address,
         )
-        return [self._begin_one(kind, context) for kind in self._beginners]
+        return [self._begin_one(kind, context) for kind in kinds]
+
+    def _beginning(self, local: DoNAI | None) -> tuple[LocalIdentity | None, list[CredentialType]]:
+        """What is stored for a local identity, and the types of its credentials that take part from the first message on."""
+        if not self._beginners or local is None:
+            return None, []
+        entry = self._pool.credentials.identity(local)
+        names = {credential.type for credential in entry.credentials} if entry is not None else set()
+        return entry, [kind for kind in self._beginners if kind.name in names]
 
     def _begin_one(self, kind: CredentialType, context: SessionContext) -> SessionParts:
         """A plugin that fails here takes no part in the session; others may do."""
@@ -207,13 +214,9 @@ class Engine:
             log.exception("plugin %s failed to begin a session", kind.name)
             return SessionParts()
 
-    def begins_early(self, local: DoNAI) -> bool:
+    def begins_early(self, local: DoNAI | None) -> bool:
         """Whether a local identity has credentials that take part from the first message on."""
-        if not self._beginners:
-            return False
-        entry = self._pool.credentials.identity(local)
-        names = {kind.name for kind in self._beginners}
-        return entry is not None and any(credential.type in names for credential in entry.credentials)
+        return bool(self._beginning(local)[1])
 
     # --- choices of a server -------------------------------------------------------------------------------------------------
 
@@ -221,14 +224,14 @@ class Engine:
         """Application protocols of a service, best first; empty if it has none."""
         return tuple(name.encode() for name in self._config.alpn(service))
 
-    def client_auth(self, remote: RemoteIdentity) -> ClientAuth:
+    def client_auth(self, remote: RemoteIdentity, local: DoNAI | None) -> ClientAuth:
         """Whether to ask the client for a certificate, and to insist on it in the handshake.
 
         Where a client may prove itself in another way than by a certificate, to insist is left to the judge.
         """
         if remote is RemoteIdentity.IGNORED:
             return ClientAuth.NONE
-        if remote is RemoteIdentity.REQUESTED or self._beginners:
+        if remote is RemoteIdentity.REQUESTED or self.begins_early(local):
             return ClientAuth.REQUEST
         return ClientAuth.REQUIRE
 

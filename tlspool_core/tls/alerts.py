@@ -437,6 +437,10 @@ class BadBinder(DecryptError):
     """A PSK binder does not match (RFC 8446 section 4.2.11.2)."""
 
 
+class NoClientCertificate(HandshakeFailure):
+    """TLS 1.2: the client sent no certificate where one was demanded (RFC 5246 section 7.4.6)."""
+
+
 class NoPeerCertificate(DecodeError):
     """A server's Certificate message is empty (RFC 8446 section 4.4.2.4)."""
 

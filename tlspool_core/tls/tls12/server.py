@@ -23,7 +23,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from tlspool_core.tls import plugin_extensions
-from tlspool_core.tls.alerts import BadFinished, HandshakeFailure, InternalError, NoCertificateTypeInCommon
+from tlspool_core.tls.alerts import (
+    BadFinished,
+    HandshakeFailure,
+    InternalError,
+    NoCertificateTypeInCommon,
+    NoClientCertificate,
+)
 from tlspool_core.tls.certificate_types import client_certificate_types, form_for
 from tlspool_core.tls.codec import u8, u16
 from tlspool_core.tls.enums import CertificateType
@@ -232,7 +238,7 @@ async def _read_certificate(hs: Hs, plan: Plan, terms: Terms) -> PeerCredential 
     if entries:
         return await examine(hs, terms.requested, entries)
     if plan.choice.client_auth is ClientAuth.REQUIRE or terms.suite.client_certificate_type is not None:
-        raise HandshakeFailure("the client shows no certificate")
+        raise NoClientCertificate("the client shows no certificate")
     return None
 
 
