@@ -77,7 +77,7 @@ class Supervisor:
             for key, _ in self._selector.select(self._patience()):
                 if key.data is None:
                     self._signalled(woken.recv(4096))
-                else:
+                elif key.data.link is key.fileobj:  # its worker may have been reaped in this very round
                     self._forward(key.data)
             notify.notify("WATCHDOG=1")
         return 1 if self._failed else 0
