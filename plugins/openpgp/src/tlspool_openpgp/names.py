@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from tlspool_core.api import DoNAI, InvalidIdentity
 
 _BRACKETS = re.compile(r"(?:[^<>]*[^<>\S])?<([^<>\s]*@[^<>\s@]+)>")
-_BARE = re.compile(r"[^<>\s\"(),]+@[^<>\s@\"(),]+")
+_BARE = re.compile(r"[^<>\s\"(),]*@[^<>\s@\"(),]+")
 
 
 def identity_of(user_id: str, *, user_case_counts: bool = False) -> DoNAI | None:

@@ -92,7 +92,7 @@ def packets(data: bytes) -> list[Packet]:
     if not data or len(data) > MAX_KEY:
         raise Malformed(f"{len(data)} bytes; a key has 1 to {MAX_KEY}")
     found = []
-    for count, packet in enumerate(_walk(data), 1):
+    for count, packet in enumerate(walk(data), 1):
         if count > MAX_PACKETS:
             raise Malformed(f"more than {MAX_PACKETS} packets")
         if packet.tag not in _IGNORED:
@@ -100,7 +100,8 @@ def packets(data: bytes) -> list[Packet]:
     return found
 
 
-def _walk(data: bytes) -> Iterator[Packet]:
+def walk(data: bytes) -> Iterator[Packet]:
+    """One packet after the other. Raises Malformed."""
     at = 0
     while at < len(data):
         header = data[at]
@@ -222,7 +223,7 @@ _ARMOR = re.compile(
 _CHECKSUM = re.compile(rb"\n=[A-Za-z0-9+/]{4}\s*\Z")
 
 
-def dearmored(data: bytes) -> bytes:
+def dearmored(data: bytes, wanted: bytes = b"PUBLIC KEY BLOCK") -> bytes:
     """The octets of a file, armored (RFC 4880 section 6.2) or not. The checksum is not looked at, as RFC 9580 recommends.
 
     Raises Malformed.
@@ -234,8 +235,8 @@ def dearmored(data: bytes) -> bytes:
         raise Malformed("armor that is not well formed")
     octets = b""
     for block in blocks:
-        if block["kind"] != b"PUBLIC KEY BLOCK":
-            raise Malformed(f"a {block['kind'].decode().lower()}, where a public key is wanted")
+        if block["kind"] != wanted:
+            raise Malformed(f"a {block['kind'].decode().lower()}, where a {wanted.decode().lower()} is wanted")
         try:
             octets += base64.b64decode(b"".join(_CHECKSUM.sub(b"", b"\n" + block["body"]).split()), validate=True)
         except binascii.Error:
@@ -246,7 +247,7 @@ def dearmored(data: bytes) -> bytes:
 def keys_of(data: bytes) -> list[bytes]:
     """The transferable public keys of a file, each as octets with packets in one framing. Raises Malformed."""
     keys: list[bytes] = []
-    for packet in _walk(dearmored(data)):
+    for packet in walk(dearmored(data)):
         if packet.tag in (SECRET_KEY, SECRET_SUBKEY):
             raise Malformed("a private key; export the public one (gpg --export)")
         if packet.tag == PUBLIC_KEY:

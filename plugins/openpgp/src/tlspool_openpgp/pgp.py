@@ -18,7 +18,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA224, SHA256, SHA384, SHA512
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pgpy import packet as pgpy_packet
 
 from tlspool_openpgp.packets import (
@@ -37,6 +37,7 @@ from tlspool_openpgp.packets import (
     framed,
     packets,
     signature_frame,
+    walk,
 )
 
 MAX_VERIFIED = 128  # signatures of one request
@@ -279,3 +280,27 @@ def read(data: bytes) -> dict[str, Any]:
 def certified(data: bytes, certifier: bytes) -> list[list[Any]]:
     """What another key's primary key says about the user ids of a key. Raises Malformed, Unsupported, Weak."""
     return _Reading(data).certified(_Reading(certifier).primary)
+
+
+def private_key(data: bytes, key_id: bytes, passphrase: str = "") -> bytes:
+    """PKCS #8 (PEM) of the private half of one part, out of what `gpg --export-secret-keys` writes; for the operator, not the pool.
+
+    `key_id` is the end of the part's fingerprint. Raises Malformed, Unsupported.
+    """
+    for packet in walk(data):
+        if packet.tag not in (SECRET_KEY, SECRET_SUBKEY):
+            continue
+        parsed = _parse(packet)
+        if not bytes.fromhex(str(parsed.fingerprint).replace(" ", "")).endswith(key_id):
+            continue
+        if _SIGNING.get(int(parsed.pkalg)) not in ("rsa", "ecdsa", "ed25519"):
+            raise Unsupported("this part of the key is not for signatures in TLS")
+        try:
+            if parsed.protected:
+                parsed.unprotect(passphrase)
+            key = parsed.keymaterial.__privkey__()
+        except Exception as fault:
+            raise Malformed(f"the private half cannot be read; is the passphrase right? ({type(fault).__name__})") from None
+        pem: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return pem
+    raise Malformed(f"no private half of a key {key_id.hex().upper()} in it; `gpg --export-secret-keys` writes them")

@@ -22,6 +22,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -96,6 +97,18 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
         process.wait()
 
 
+def _understood(line: bytes, parse: Callable[[Any], Any]) -> Any:
+    """What a line of the worker says. Raises Malformed, Unsupported, Weak, and NoAnswer for what makes no sense."""
+    try:
+        answer = json.loads(line)
+        if "error" not in answer:
+            return parse(answer["facts"])
+        fault = _ERRORS[answer["error"]](answer["text"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise NoAnswer("reading the OpenPGP key failed") from None
+    raise fault
+
+
 class Reader:
     """Reads keys; `time_limit` in seconds."""
 
@@ -117,35 +130,34 @@ class Reader:
         found: dict[str, tuple[SignatureFacts, ...]] = self._known(name, {"key": key, "by": by}, certifications_from)
         return found
 
-    def _known(self, name: bytes, request: dict[str, bytes], parse: Any) -> Any:
+    def _known(self, name: bytes, request: dict[str, bytes], parse: Callable[[Any], Any]) -> Any:
         with contextlib.suppress(KeyError):
             return self._kept[name]
         for data in request.values():
             if not data or len(data) > MAX_KEY:
                 raise Malformed(f"{len(data)} bytes; a key has 1 to {MAX_KEY}")
-        answer = self._ask(json.dumps({what: data.hex() for what, data in request.items()}).encode() + b"\n")
-        if "error" in answer:
-            raise _ERRORS[answer["error"]](answer["text"])
-        found = self._kept[name] = parse(answer["facts"])
+        line = self._ask(json.dumps({what: data.hex() for what, data in request.items()}).encode() + b"\n")
+        found = self._kept[name] = _understood(line, parse)
         while len(self._kept) > _MAX_KEPT:
             with contextlib.suppress(KeyError):
                 self._kept.popitem(last=False)
         return found
 
-    def _ask(self, request: bytes) -> dict[str, Any]:
+    def _ask(self, request: bytes) -> bytes:
         if not self._lock.acquire(timeout=self.time_limit + START_LIMIT):
             raise NoAnswer("too many OpenPGP keys are being read")
         try:
             process = self._running()
             limit = self.time_limit + (START_LIMIT if process.fresh else 0)
-            line = process.ask(request, time.monotonic() + limit)
-            answer: dict[str, Any] = json.loads(line)
-        except (NoAnswer, ValueError, OSError) as fault:
+            return process.ask(request, time.monotonic() + limit)
+        except OSError:
             self._end()
-            raise fault if isinstance(fault, NoAnswer) else NoAnswer("reading the OpenPGP key failed") from None
+            raise NoAnswer("reading the OpenPGP key failed") from None
+        except NoAnswer:
+            self._end()
+            raise
         finally:
             self._lock.release()
-        return answer
 
     def _running(self) -> _Process:
         if self._process is not None and self._process.owner != os.getpid():
