@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import load
+from bench import engine, load
 from bench.contenders import LOAD_CORE, Contender, Site
 from bench.load import Figure, middle
 from bench.report import MEMORY_ROW, Report
@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: shows that it runs, not how fast")
     parser.add_argument("--only", choices=CONTENDERS, action="append", help="measure only this one; may be repeated")
+    parser.add_argument("--engine", action="store_true", help="only the engine by itself: no proxies, no pool, no token")
     parser.add_argument("--rows", default="", help="measure only rows with this text in their name")
     parser.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="measure each row so often, and take the median (default 3)"
@@ -67,6 +68,9 @@ def measure(row: str, run: Callable[[Contender], Figure | tuple[Figure, ...]], c
 def main() -> None:
     options = arguments()
     os.sched_setaffinity(0, {LOAD_CORE})
+    if options.engine:
+        print(engine.text(engine.measure(options.quick)))
+        return
     names = [name for name in CONTENDERS if not options.only or name in options.only]
     report = Report(names)
     with Stage() as stage:
@@ -79,6 +83,8 @@ def main() -> None:
                 for contender, values in figures.items():
                     report.add(name, contender, middle(values))
     print(report.text())
+    if not options.rows and not options.only:
+        print("\nThe engine by itself\n" + engine.text(engine.measure(options.quick)))
     if options.json is not None:
         report.write_json(options.json)
 

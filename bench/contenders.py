@@ -167,8 +167,9 @@ class Site:
         names = {key: f"{key}.{NAME}" for key in KEYS}
         for number, key in enumerate(KEYS, 1):
             self._make_identity(pin, key, names[key], f"{number:02x}")
-        profiler = () if self._profile is None else (sys.executable, "-m", "cProfile", "-o", str(self._profile))
-        self._start(contender.name, SERVER_CORE, *profiler, str(BIN / "tlspool"), "serve")
+        profiled = (sys.executable, "-m", "bench.profiled", str(self._profile))
+        program = (str(BIN / "tlspool"),) if self._profile is None else profiled
+        self._start(contender.name, SERVER_CORE, *program, "serve")
         self.stage.wait_for("the pool answers", self.stage.socket.exists)
         for key in KEYS:
             contender.ports[key] = self._start_backend(f"pool-backend-{key}", "pool", names[key])

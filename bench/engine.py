@@ -1,140 +1,141 @@
-"""`python -m bench.engine`: what the TLS engine costs by itself, in memory, with software keys.
+"""The engine by itself: handshakes of both roles and versions in memory, records, and the primitives that they are made of.
 
 Theory of operation
 -------------------
-A client and a server of the engine talk in one process.  Each side's share is timed on its own: everything from the first call on
-its `TlsConnection` to the last, questions answered at once.  Beside it stands the sum of the primitives that a TLS 1.3 server
-cannot do without, called from Python the way the engine calls them, and timed between handshakes so that both find the caches
-in the same state.  Figures are in microseconds: the tenth percentile, which other load on the machine hardly touches, and the median.
+No socket, no event loop, one process.  A handshake's CPU is measured per role: the clock runs only while that role works.  Next to it
+stands the sum of the primitives that the role cannot do without, each measured as called from Python; what lies between the two is
+messages, checks and the key schedule.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import hmac
-import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from tlspool_core.testing.peers import Answers, TicketBox, answer_all, software_credential
-from tlspool_core.tls import TlsConnection
-from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings, StoredSession
+from bench.load import Figure
+from tlspool_core.testing.peers import Answers, TicketBox, answer_all, software_credential, software_key
+from tlspool_core.tls.bulk import open_batch, seal_batch
+from tlspool_core.tls.connection import TlsConnection
+from tlspool_core.tls.protection import protection12, protection13
+from tlspool_core.tls.record import RecordLayer
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings
 
-GROUPS = (0x1D, 0x17)  # X25519 is used; P-256 is for the certificate in TLS 1.2 (RFC 8422 section 5.1.1)
-HMACS = 23  # extracts, derivations, keys, Finished, and the PSKs of two tickets
-PEER_SHARE = X25519PrivateKey.generate().public_key().public_bytes_raw()
-
-
-class Stopwatch:
-    """Adds up the time of one side."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def run(self, work: Callable[[], None]) -> None:
-        start = time.perf_counter()
-        work()
-        self.seconds += time.perf_counter() - start
+BATCH = 512 * 1024
+KINDS = {"ecdsa-p256": "ECDSA P-256", "rsa-2048": "RSA-2048"}
 
 
+@dataclass
 class Side:
-    """One end of the connection, with its watch."""
+    """One role, and the CPU that it has used."""
 
-    def __init__(self, settings: ClientSettings | ServerSettings, answers: Answers) -> None:
-        self.watch = Stopwatch()
-        self.answers = answers
-        self.output = b""
-        self.watch.run(lambda: self._start(settings))
+    connection: TlsConnection
+    answers: Answers
+    seconds: float = 0.0
 
-    def _start(self, settings: ClientSettings | ServerSettings) -> None:
-        self.connection = TlsConnection(settings)
-        self.output = self.connection.data_to_send()
-
-    def take(self, data: bytes) -> None:
-        self.watch.run(lambda: self._take(data))
-
-    def _take(self, data: bytes) -> None:
-        self.connection.receive(data)
+    def work(self, data: bytes) -> bytes:
+        begin = time.thread_time()
+        if data:
+            self.connection.receive(data)
         answer_all(self.connection, self.answers)
-        self.output = self.connection.data_to_send()
+        output = self.connection.data_to_send()
+        self.seconds += time.thread_time() - begin
+        return output
 
 
-def handshake(version: int, kind: str, tickets: TicketBox, session: StoredSession | None = None) -> tuple[Side, Side]:
-    """A complete handshake; returns client and server."""
-    client = Side(
-        ClientSettings(versions=(version,), server_name="testserver", groups=GROUPS, key_share_groups=GROUPS[:1], session=session),
-        Answers(),
-    )
-    answers = Answers(credentials=(software_credential(kind),), tickets=tickets)
-    server = Side(ServerSettings(versions=(version,), groups=GROUPS), answers)
-    while client.output or server.output:
-        if client.output:
-            server.take(client.output)
-            client.output = b""
-        if server.output:
-            client.take(server.output)
-            server.output = b""
+def handshake(kind: str, version: int) -> tuple[float, float]:
+    """CPU seconds of client and server for a full handshake, tickets included; making the settings is not counted."""
+    begin = time.thread_time()
+    client = Side(TlsConnection(ClientSettings(server_name="testserver", versions=(version,))), Answers())
+    client.seconds = time.thread_time() - begin
+    begin = time.thread_time()
+    server = Side(TlsConnection(ServerSettings(versions=(version,))), Answers([software_credential(kind)], tickets=TicketBox()))
+    server.seconds = time.thread_time() - begin
+    data = client.work(b"")
+    while data:
+        data = client.work(server.work(data))
     assert client.connection.handshake_complete and server.connection.handshake_complete
-    return client, server
+    return client.seconds, server.seconds
 
 
-def primitives(kind: str) -> float:
-    """Seconds for what a TLS 1.3 server with X25519 and AES-128-GCM has to compute in a full handshake."""
-    credential = software_credential(kind)
-    flight, key, nonce = bytes(700), bytes(16), bytes(12)
-    start = time.perf_counter()
-    private = X25519PrivateKey.generate()
-    private.public_key().public_bytes_raw()
-    private.exchange(X25519PublicKey.from_public_bytes(PEER_SHARE))
-    for _ in range(HMACS):
-        hmac.digest(key, flight[:60], "sha256")
-    running = hashlib.sha256(flight[:200])
-    for _ in range(6):
-        running.update(flight[:150])
-        running.digest()
-    credential.sign(credential.signature_schemes[0], flight[:130])
-    for _ in range(3):  # our flight, the client's Finished, the tickets
-        AESGCM(key).encrypt(nonce, flight, b"head.")
-    os.urandom(32)
-    return time.perf_counter() - start
+def handshakes(count: int) -> dict[str, Figure]:
+    """Median CPU per handshake of each role."""
+    rows = {}
+    for kind, name in KINDS.items():
+        for version, text in ((TLS13, "1.3"), (TLS12, "1.2")):
+            handshake(kind, version)
+            times = [handshake(kind, version) for _ in range(count)]
+            for role, values in zip(("client", "server"), zip(*times, strict=True), strict=True):
+                rows[f"TLS {text}, {name}, {role}"] = Figure(sorted(values)[count // 2] * 1e6, "us")
+    return rows
 
 
-def percentiles(seconds: list[float]) -> str:
-    ordered = sorted(seconds)
-    return f"{ordered[len(ordered) // 10] * 1e6:7.0f} {ordered[len(ordered) // 2] * 1e6:7.0f}"
+def records(count: int) -> dict[str, Figure]:
+    """CPU per GiB of sealing and opening by the batch."""
+    rows = {}
+    makers = {
+        "TLS 1.3 AES-128-GCM": lambda: protection13("AES-128-GCM", bytes(16), bytes(12)),
+        "TLS 1.3 CHACHA20-POLY1305": lambda: protection13("CHACHA20-POLY1305", bytes(32), bytes(12)),
+        "TLS 1.2 AES-128-GCM": lambda: protection12("AES-128-GCM", bytes(16), bytes(4)),
+    }
+    plain, wire, back = (memoryview(bytearray(BATCH + 65536)) for _ in range(3))
+    for name, make in makers.items():
+        layer = RecordLayer()
+        layer.set_write_protection(make())
+        layer.set_read_protection(make())
+        filled = seal_batch(layer, plain, BATCH, wire)
+
+        def opening(layer: RecordLayer = layer, filled: int = filled) -> None:
+            layer.read_protection.sequence = 0
+            open_batch(layer, wire, 0, filled, back, 0, BATCH)
+
+        opening()
+        scale = (1 << 30) / BATCH
+        rows[f"{name}, open"] = Figure(_each(opening, count) * scale, "s/GiB")
+        rows[f"{name}, seal"] = Figure(_each(lambda layer=layer: seal_batch(layer, plain, BATCH, wire), count) * scale, "s/GiB")
+    return rows
 
 
-def measure(version: int, kind: str, rounds: int) -> None:
-    """Print the rows of one version and kind of key."""
-    tickets = TicketBox()
-    first, _ = handshake(version, kind, tickets)
-    session = first.connection.take_sessions()[0]
-    name = {TLS12: "TLS 1.2", TLS13: "TLS 1.3"}[version]
-    for label, offered in (("full", None), ("resumed", session)):
-        sides: tuple[list[float], list[float]] = ([], [])
-        basis: list[float] = []
-        for _ in range(rounds):
-            for times, side in zip(sides, handshake(version, kind, tickets, offered), strict=True):
-                times.append(side.watch.seconds)
-            basis.append(primitives(kind))
-        print(f"{name} {kind:12} {label:8} client {percentiles(sides[0])}   server {percentiles(sides[1])}", end="")
-        print(f"   primitives {percentiles(basis)}" if version == TLS13 and offered is None else "")
+def primitives(count: int) -> dict[str, Figure]:
+    """What a server's TLS 1.3 handshake needs at the least, each by itself, and the sum for either key."""
+    ours, theirs = X25519PrivateKey.generate(), X25519PrivateKey.generate().public_key()
+    curve, modulus = software_key("ecdsa-p256"), software_key("rsa-2048")
+    assert isinstance(curve, ec.EllipticCurvePrivateKey) and isinstance(modulus, rsa.RSAPrivateKey)
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    seconds = {
+        "X25519 key": _each(X25519PrivateKey.generate, count),
+        "X25519 exchange": _each(lambda: ours.exchange(theirs), count),
+        "ECDSA P-256 signature": _each(lambda: curve.sign(b"x" * 130, ec.ECDSA(hashes.SHA256())), count),
+        "RSA-2048 PSS signature": _each(lambda: modulus.sign(b"x" * 130, pss, hashes.SHA256()), count),
+    }
+    rows = {name: Figure(value * 1e6, "us") for name, value in seconds.items()}
+    exchange = seconds["X25519 key"] + seconds["X25519 exchange"]
+    rows["server, sum with ECDSA"] = Figure((exchange + seconds["ECDSA P-256 signature"]) * 1e6, "us")
+    rows["server, sum with RSA"] = Figure((exchange + seconds["RSA-2048 PSS signature"]) * 1e6, "us")
+    return rows
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=500)
-    options = parser.parse_args()
-    print("microseconds per handshake: tenth percentile, median")
-    for version in (TLS13, TLS12):
-        for kind in ("ecdsa-p256", "rsa-2048", "ed25519"):
-            measure(version, kind, options.rounds)
+def _each(work: Callable[[], object], count: int) -> float:
+    """CPU seconds of one call: the best of five runs, as what disturbs only ever adds."""
+    times = []
+    for _ in range(5):
+        begin = time.thread_time()
+        for _ in range(count):
+            work()
+        times.append((time.thread_time() - begin) / count)
+    return min(times)
 
 
-if __name__ == "__main__":
-    main()
+def measure(quick: bool) -> dict[str, Figure]:
+    """All rows."""
+    count = 20 if quick else 200
+    return handshakes(count) | records(count) | primitives(count)
+
+
+def text(rows: dict[str, Figure]) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"{name.ljust(width)}  {figure.value:9.3g} {figure.unit}" for name, figure in rows.items())
