@@ -22,7 +22,7 @@ from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.groups import KeyShare, generate
 from tlspool_core.tls.handshake import Handshake
 from tlspool_core.tls.messages import ClientHello, frame
-from tlspool_core.tls.negotiation import client_share_groups, client_suites, enabled_groups
+from tlspool_core.tls.negotiation import client_share_groups, client_suites, enabled_groups, offered_types
 from tlspool_core.tls.session_state import SessionState, parse_session_state
 from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings
 from tlspool_core.tls.signatures import accepted_schemes
@@ -99,10 +99,13 @@ def _extensions(settings: ClientSettings, session12: bytes) -> dict[int, bytes]:
         found[Ext.STATUS_REQUEST] = contents.STATUS_REQUEST
     if settings.want_scts:
         found[Ext.SIGNED_CERTIFICATE_TIMESTAMP] = b""
-    if tuple(settings.own_certificate_types) not in ((), _X509_ALONE):
-        found[Ext.CLIENT_CERTIFICATE_TYPE] = contents.build_certificate_types(settings.own_certificate_types)
-    if tuple(settings.peer_certificate_types) not in ((), _X509_ALONE):
-        found[Ext.SERVER_CERTIFICATE_TYPE] = contents.build_certificate_types(settings.peer_certificate_types)
+    for code, types in (
+        (Ext.CLIENT_CERTIFICATE_TYPE, settings.own_certificate_types),
+        (Ext.SERVER_CERTIFICATE_TYPE, settings.peer_certificate_types),
+    ):
+        offered = offered_types(settings, types)
+        if offered not in ((), _X509_ALONE):
+            found[code] = contents.build_certificate_types(offered)
     limit = settings.record_size_limit if TLS13 in settings.versions else min(settings.record_size_limit, 16384)
     found[Ext.RECORD_SIZE_LIMIT] = u16(limit)
     return found

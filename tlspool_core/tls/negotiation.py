@@ -115,6 +115,14 @@ def allowed_types(settings: Settings, version: Version, types: Iterable[int]) ->
     return [kind for kind in types if kind not in excluded]
 
 
+def offered_types(settings: Settings, types: Sequence[int]) -> tuple[int, ...]:
+    """The certificate types among these that may be used in any of the versions that are offered."""
+    if not settings.extra_forms:
+        return tuple(types)
+    usable = {kind for version in settings.versions for kind in allowed_types(settings, version, types)}
+    return tuple([kind for kind in types if kind in usable])
+
+
 def choose_credential(
     credentials: Sequence[Credential],
     types: Container[int],

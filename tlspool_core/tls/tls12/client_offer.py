@@ -54,8 +54,9 @@ class ClientOffer:
 
     @property
     def client_types(self) -> Sequence[int]:
-        """Certificate types that the client may show."""
-        return tuple(self.get(Ext.CLIENT_CERTIFICATE_TYPE) or self.get(Ext.CERT_TYPE, _X509_ALONE))
+        """Certificate types that the client may show; cert_type says it only where nothing of RFC 7250 does."""
+        older = self.parsed[Ext.CERT_TYPE] if self.cert_type else _X509_ALONE
+        return tuple(self.get(Ext.CLIENT_CERTIFICATE_TYPE) or older)
 
     def peer_offer(self) -> PeerOffer:
         """For ChooseServerCredential."""

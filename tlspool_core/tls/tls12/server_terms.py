@@ -9,7 +9,8 @@ of preference, for which everything else is there.  If there is none, the reason
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 from tlspool_core.tls.alerts import HandshakeFailure, NoCertificateTypeInCommon, NoGroupInCommon, NoSuiteInCommon, TlsError
 from tlspool_core.tls.enums import CertificateType
@@ -58,17 +59,26 @@ def suites_in_common(settings: ServerSettings, offer: ClientOffer) -> dict[int, 
 def choose_terms(settings: ServerSettings, offer: ClientOffer, choice: ServerChoice, suites: dict[int, CipherSuite]) -> Terms:
     """Raises NoSuiteInCommon, NoGroupInCommon, NoCredential, NoSchemeInCommon or NoCertificateTypeInCommon, whichever says why.
 
-    A credential on a curve that the client did not list comes last: RFC 8422 section 5.1 forbids it, yet some clients take it.
+    Among certificate types the order of our credentials counts, and more than that of the suites.  A credential on a curve that the
+    client did not list comes last: RFC 8422 section 5.1 forbids it, yet some clients take it.
     """
-    chooser = _Chooser(settings, offer, choice)
     refusal: TlsError | None = None
-    for any_curve in (False, True):
+    for any_curve, one_type in product((False, True), _by_type(choice)):
+        chooser = _Chooser(settings, offer, one_type)
         for suite in suites.values():
             try:
                 return chooser.terms(suite, any_curve=any_curve)
             except (HandshakeFailure, NoCertificateTypeInCommon) as reason:
                 refusal = refusal or reason
     raise refusal or NoSuiteInCommon(f"none of {len(offer.hello.cipher_suites)} cipher suites")
+
+
+def _by_type(choice: ServerChoice) -> list[ServerChoice]:
+    """The choice with credentials of one certificate type at a time, in the order in which the types come first."""
+    types = dict.fromkeys([credential.certificate_type for credential in choice.credentials])
+    if len(types) < 2:
+        return [choice]
+    return [replace(choice, credentials=[one for one in choice.credentials if one.certificate_type == kind]) for kind in types]
 
 
 class _Chooser:
