@@ -29,7 +29,7 @@ from tlspool_core.pool.session import Session
 from tlspool_core.wire.connection import Answered, Asked, Callback, CallbackMessage, Exchange, PoolSide, Refused, Step
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import Facility, StartTlsFlags
-from tlspool_core.wire.messages import Accounting, Message, Ping, StartTls
+from tlspool_core.wire.messages import Accounting, LidentryRegister, Message, PinEntry, Ping, StartTls
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -41,6 +41,7 @@ _FACILITIES = Facility.STARTTLS
 _STOP_READING = 256  # packets that wait to be sent
 _DISCONNECT = 8192
 
+Registration = PinEntry | LidentryRegister
 CallbackAnswer = tuple[CallbackMessage, Descriptor | None]
 
 
@@ -64,8 +65,8 @@ class Client:
 
     @property
     def busy(self) -> bool:
-        """Requests wait for their answer."""
-        return bool(self._side.exchanges)
+        """Requests wait for their answer; a registered desk waits for none."""
+        return any(not isinstance(exchange.request, Registration) for exchange in self._side.exchanges)
 
     def start(self) -> None:
         self._read(True)
@@ -209,6 +210,8 @@ class Client:
                 self._start_tls(exchange, request, descriptor)
             elif isinstance(request, Accounting):
                 self._run(self._answered_by(exchange, self._accounted(request)))
+            elif isinstance(request, Registration):
+                self._run(self._register(exchange))
             else:
                 self._send(self._side.answer(exchange, self._answer(request)))
         except WireError as error:
@@ -217,6 +220,17 @@ class Client:
         except Exception:
             log.exception("fault while serving a request")
             self._send(self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER)))
+
+    async def _register(self, exchange: Exchange) -> None:
+        """Desks get no answer to their registration unless it is refused."""
+        try:
+            await self._pool.desks.register(self, exchange)
+        except WireError as error:
+            self.dismiss(exchange, error)
+
+    def dismiss(self, exchange: Exchange, error: WireError) -> None:
+        """Refuse a desk, or end its registration."""
+        self._send(self._side.refuse(exchange, error))
 
     def _answer(self, request: object) -> Message:
         """The answer to a request that needs no waiting. Raises WireError."""

@@ -29,6 +29,7 @@ from tlspool_core.pool.accounting import AccountingDesk
 from tlspool_core.pool.config import PoolConfig
 from tlspool_core.pool.control import ControlKeys
 from tlspool_core.pool.credentials import Credentials
+from tlspool_core.pool.desks import Desks
 from tlspool_core.pool.engine import Engine, blocking
 from tlspool_core.pool.session import Session
 from tlspool_core.pool.status import Counters
@@ -69,6 +70,7 @@ class Pool:
         self.backend = plugins.backend
         self.control: ControlKeys[Session] = ControlKeys()
         self.accounting = AccountingDesk()
+        self.desks = Desks(self)
         self.sessions: set[Session] = set()
         self.stopping = False
         self.counters = Counters()
@@ -158,8 +160,9 @@ class Pool:
             session.maker.sessions.discard(session)
 
     def release(self, controller: object) -> None:
-        """An application has gone: what it controlled is detached, what it accounted after the end of sessions is stopped."""
+        """An application has gone: what it controlled is detached, its seat is free, what it accounted alone is stopped."""
         self.control.release(controller)
+        self.desks.release(controller)
         self.accounting.release(controller)
 
     def new_session_id(self) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import ConfigBackend, CredentialType, Denied, Key, KeyStoreError, LocalCredential, LocalIdentity, Role
+from tlspool_core.pool.desks import pausing
 from tlspool_core.pool.logs import say
 from tlspool_core.tls.seams import Credential
 
@@ -118,7 +119,8 @@ class Credentials:
     async def _load_alone(self, credential: LocalCredential) -> OwnCredential | None:
         kind = self._types[credential.type]
         try:
-            async with asyncio.timeout(self._time_limit):
+            async with asyncio.timeout(self._time_limit) as limit:
+                pausing.set(limit)
                 made = await kind.load(credential, self._find_key)
         except (Denied, KeyStoreError):
             raise

@@ -31,7 +31,20 @@ from tlspool_core.pool import commands
 from tlspool_core.pool.status import worker_status
 from tlspool_core.wire.codec import decode, encode
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.messages import Accounting, ControlDetach, ControlReattach, Error, Info, Message, Packet, Prng, StartTls
+from tlspool_core.wire.messages import (
+    Accounting,
+    ControlDetach,
+    ControlReattach,
+    Error,
+    Info,
+    LidentryCallback,
+    LidentryRegister,
+    Message,
+    Packet,
+    PinEntry,
+    Prng,
+    StartTls,
+)
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -186,6 +199,8 @@ class Mesh:
                 answer = await commands.renegotiate(self._pool, token, request)
             elif isinstance(request, Accounting):
                 answer = await commands.account(self._pool, token, request)
+            elif isinstance(request, PinEntry | LidentryRegister | LidentryCallback):
+                answer = await self._pool.desks.for_sibling(request)
             else:
                 assert isinstance(request, ControlDetach | ControlReattach | Prng | Info)
                 answer = commands.command(self._pool, token, request)

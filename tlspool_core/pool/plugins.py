@@ -42,6 +42,7 @@ class PluginSet:
             modules=config.plugins.load,
             guard=Guard(config.limits.plugin_timeout),
         )
+        self.pin_desk: Callable[[PinRequest], Awaitable[str | None]] = no_pin  # until there is a pool
         self._sections: dict[str, Mapping[str, Any]] = {}
         self._backend: ConfigBackend | None = None
         self._started_aaa: list[Aaa] = []
@@ -105,13 +106,17 @@ class PluginSet:
     async def _start_store(self, name: str, config: PoolConfig) -> None:
         store = self.registry.key_stores[name]
         try:
-            await store.start(config.keystores.get(name, {}), no_pin)
+            await store.start(config.keystores.get(name, {}), self._ask_pin)
         except ValueError as error:
             raise ConfigurationError(f"[keystore.{name}]: {error}") from error
         except KeyStoreError as error:
             say(log, logging.ERROR, "key store cannot be used", store=name, reason=error)
             return
         self._started_stores.append(name)
+
+    async def _ask_pin(self, request: PinRequest) -> str | None:
+        """What key stores call; by then there may be a desk to ask."""
+        return await self.pin_desk(request)
 
     async def _start_aaa(self, name: str, config: PoolConfig) -> None:
         plugin = self.registry.aaa[name]

@@ -31,6 +31,7 @@ from tlspool_core.interfaces import AaaDecision, CredentialType
 from tlspool_core.pool.accounting import SessionAccount
 from tlspool_core.pool.answers import Answers
 from tlspool_core.pool.cipher_port import CipherPort
+from tlspool_core.pool.desks import pausing
 from tlspool_core.pool.linger import linger
 from tlspool_core.pool.logs import say, session_id
 from tlspool_core.pool.relay import Relay
@@ -115,6 +116,8 @@ class Session:
         asked = False
         try:
             async with asyncio.timeout(self.time_limit(self.request)) as limit:
+                if not self.request.timeout:
+                    pausing.set(limit)
                 await self._handshake()
                 if self._plain is None:
                     asked = True
