@@ -1,0 +1,202 @@
+"""Do two pools' clients know each other by OpenPGP keys that gpg made and that were imported into a token, as the documentation says?
+
+Skipped only where gpg or SoftHSM is not installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tlspool_core.client import ErrorCode, InfoKind, Pool, PoolError, StartTlsFlags
+
+PIN = "123456"
+SOFTHSM = next(
+    (str(path) for path in map(Path, ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")) if path.exists()), ""
+)
+NEEDED = [name for name in ("gpg", "softhsm2-util") if not shutil.which(name)] + ([] if SOFTHSM else ["SoftHSM"])
+pytestmark = pytest.mark.skipif(bool(NEEDED), reason=f"not installed: {', '.join(NEEDED)}")
+
+WEB, JOHN, MARY = "www.example.org", "john@example.org", "mary@example.org"
+
+
+class World:
+    """A token, databases, and a pool over them; all set up with the commands of the documentation."""
+
+    def __init__(self, home: Path, gpg: Any) -> None:
+        self.home, self.gpg = home, gpg
+        self.socket = home / "s"
+        (home / "tokens").mkdir()
+        (home / "softhsm2.conf").write_text(
+            f"directories.tokendir = {home}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
+        )
+        (home / "pin").write_text(PIN)
+        (home / "pin").chmod(0o600)
+        (home / "pool.toml").write_text(self._configuration())
+        self.environment = os.environ | {
+            "SOFTHSM2_CONF": str(home / "softhsm2.conf"),
+            "TLSPOOL_CONFIG": str(home / "pool.toml"),
+            "TLSPOOL_SOCKET": str(self.socket),
+        }
+        self.softhsm("--init-token", "--free", "--label", "pool", "--pin", PIN, "--so-pin", "12345678")
+        self.numbers = 0
+
+    def _configuration(self) -> str:
+        return f"""
+[[socket]]
+path = "{self.socket}"
+
+[config]
+backend = "lmdb"
+path = "{self.home}/db"
+
+[[keystore.pkcs11.modules]]
+path = "{SOFTHSM}"
+name = "soft"
+pin_file = "{self.home}/pin"
+environment = {{SOFTHSM2_CONF = "{self.home}/softhsm2.conf"}}
+"""
+
+    def softhsm(self, *arguments: str) -> None:
+        subprocess.run(["softhsm2-util", *arguments], env=self.environment, check=True, capture_output=True)
+
+    def tlspool(self, *arguments: str, stdin: bytes = b"", ok: bool = True) -> str:
+        command = [sys.executable, "-c", "from tlspool_core.cli import main; main()", *arguments]
+        done = subprocess.run(command, env=self.environment, input=stdin, capture_output=True, check=False)
+        text = (done.stdout + done.stderr).decode()
+        assert (done.returncode == 0) is ok, text
+        return text
+
+    def import_key(self, signing: str, label: str) -> str:
+        """URI of a private key of gpg's, now in the token."""
+        self.numbers += 1
+        pem = self.home / f"{label}.pem"
+        pem.touch(0o600)
+        pem.write_bytes(self.gpg.pkcs8(signing))
+        self.softhsm("--import", str(pem), "--token", "pool", "--label", label, "--id", f"{self.numbers:02x}", "--pin", PIN)
+        pem.unlink()
+        return f"pkcs11:token=pool;id=%{self.numbers:02x};type=private"
+
+    def local(self, identity: str, holder: Any, role: str, label: str) -> None:
+        uri = self.import_key(holder.signing, label)
+        armored = self.gpg("--armor", "--export", holder.fingerprint)
+        self.tlspool("localid", "add", identity, "--type", "openpgp", "--role", role, "--key", uri, "-", stdin=armored)
+
+    def start(self) -> None:
+        with (self.home / "log").open("wb") as log:
+            run = "import sys, pathlib; from tlspool_core.pool.daemon import serve; sys.exit(serve(pathlib.Path(sys.argv[1])))"
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", run, str(self.home / "pool.toml")], stderr=log, env=self.environment
+            )
+        self.pool = Pool(self.socket, patience=15)
+        self.pool.ping()
+
+    def stop(self) -> None:
+        self.pool.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(15)
+        print((self.home / "log").read_text())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, gpg: Any, web: Any, john: Any, mary: Any) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("w"), gpg)
+    made.local(WEB, web, "server", "web")
+    made.local(JOHN, john, "client", "john")
+    made.local(MARY, mary, "client", "mary")
+    made.tlspool("trust", "add", "--type", "openpgp", "--role", "server", "-", stdin=web.public)
+    made.tlspool("trust", "add", "--type", "openpgp", "--role", "client", "-", stdin=john.public)
+    made.tlspool("disclose", "add", ".example.org", JOHN, MARY)
+    made.start()
+    yield made
+    made.stop()
+
+
+def both(world: World, server_wishes: dict[str, Any], client_wishes: dict[str, Any]) -> list[Any]:
+    """STARTTLS at both ends of one connection; each outcome is a session or an error: server's, then client's."""
+    ends = socket.socketpair()
+    outcomes: list[Any] = [None, None]
+
+    def run(index: int, call: Callable[..., Any], wishes: dict[str, Any]) -> None:
+        try:
+            outcomes[index] = call(ends[index], **({"timeout": 15} | wishes))
+        except PoolError as error:
+            outcomes[index] = error
+
+    calls = ((0, world.pool.starttls_server, server_wishes), (1, world.pool.starttls_client, client_wishes))
+    threads = [threading.Thread(target=run, args=one) for one in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return outcomes
+
+
+def test_both_are_known_by_their_keys(world: World, web: Any, john: Any) -> None:
+    server, client = both(world, {"localid": WEB}, {"remoteid": WEB, "localid": JOHN})
+    with server, client:
+        assert (server.remoteid, client.remoteid, client.localid) == (JOHN, WEB, JOHN)
+        assert server.version() == "TLSv1.2"
+        assert server.check(InfoKind.PEERCERT_SUBJECT, john.fingerprint.encode())
+        client.plaintext.sendall(b"by a key of gpg")
+        assert server.plaintext.recv(100) == b"by a key of gpg"
+
+
+def test_a_resumed_session_is_judged_again(world: World) -> None:
+    """The same twice; then a client whose key is not trusted any more."""
+    wishes: tuple[dict[str, Any], dict[str, Any]] = ({"localid": WEB}, {"remoteid": WEB, "localid": JOHN, "service": "again"})
+    for _ in range(2):
+        server, client = both(world, *wishes)
+        with server, client:
+            assert server.remoteid == JOHN
+            server.plaintext.sendall(b"x")
+            client.plaintext.recv(1)
+
+
+def test_one_who_is_not_trusted(world: World) -> None:
+    """Her key is good, but nobody here certified it."""
+    server, _ = both(world, {"localid": WEB}, {"remoteid": WEB, "localid": MARY})
+    assert isinstance(server, PoolError) and server.code == ErrorCode.REMOTEID_REFUSED
+    assert "certifies mary@example.org" in server.text
+
+
+def test_the_wrong_name(world: World) -> None:
+    _, client = both(
+        world, {"localid": WEB}, {"remoteid": "other.example.org", "localid": JOHN, "flags": StartTlsFlags.WITHOUT_SNI}
+    )
+    assert isinstance(client, PoolError) and client.code == ErrorCode.REMOTEID_REFUSED
+
+
+def test_the_application_chooses_among_keys(world: World) -> None:
+    """LOCALID: the pool proposes mary, the application decides for john."""
+    asked: list[Any] = []
+
+    def choose(*proposed: Any) -> str:
+        asked.append(proposed)
+        return JOHN
+
+    server, client = both(world, {"localid": WEB}, {"remoteid": WEB, "localid": MARY, "localid_hook": choose})
+    with server, client:
+        assert asked and MARY in str(asked[0]) and (client.localid, server.remoteid) == (JOHN, JOHN)
+
+
+def test_the_command_line_shows_them(world: World, web: Any, john: Any) -> None:
+    assert web.fingerprint in world.tlspool("trust", "list") and "<@www.example.org>" in world.tlspool("trust", "list")
+    assert john.fingerprint in world.tlspool("localid", "show", JOHN)
+
+
+def test_a_private_key_is_refused(world: World, gpg: Any, john: Any) -> None:
+    secret = gpg("--armor", "--export-secret-keys", john.fingerprint)
+    assert "private key" in world.tlspool("trust", "add", "--type", "openpgp", "-", stdin=secret, ok=False)
+    assert "no private half" in world.tlspool("openpgp", "pkcs8", "00" * 20, stdin=secret, ok=False)
+    assert "40 hexadecimal" in world.tlspool("openpgp", "pkcs8", "abc", stdin=secret, ok=False)
