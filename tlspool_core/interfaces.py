@@ -202,6 +202,14 @@ class KeyStore(ABC):
     async def read_secret(self, uri: str) -> bytes:
         """Value of a secret or data object (a password kept on the token). Raises KeyStoreError."""
 
+    async def agree(self, uri: str, peer_public: bytes) -> bytes:
+        """ECDH inside the store: the secret that the private key at `uri` shares with `peer_public`, DER SubjectPublicKeyInfo.
+
+        Returns the x coordinate in full length (SEC 1 section 3.3.1), to be put through a key derivation. For credential types
+        that bind a secret to a token. Raises KeyStoreError, as does every store that cannot do it.
+        """
+        raise KeyStoreError(f"the key store {self.name} agrees on no keys")
+
     @abstractmethod
     async def list(self) -> Sequence[KeyInfo]: ...
 
@@ -312,6 +320,7 @@ class SessionContext:
     read_secret: Callable[[str], bytes]  # blocking; only to be called from code that may block
     ask_password: Callable[[str], str | None]  # blocking, likewise
     peer_address: str = ""
+    agree: Callable[[str, bytes], bytes] | None = None  # blocking, likewise: KeyStore.agree of the store that has the URI
 
 
 class CredentialType(ABC):

@@ -97,6 +97,7 @@ class Pool:
         self.engine = engine
         self.credentials = Credentials(self.backend, self.plugins.credential_types, self.find_key, limit)
         self.read_secret_blocking: Callable[[str], bytes] = blocking(self.loop, self._read_secret, limit)
+        self.agree_blocking: Callable[[str, bytes], bytes] = blocking(self.loop, self._agree, limit)
         steps = (("authentication", config.aaa.authentication), ("authorization", config.aaa.authorization))
         self.site_rules = SiteRules(self.plugins.aaa, steps, limit)
         self.accounting.configure([self.plugins.aaa[name] for name in config.aaa.accounting], config.aaa.account_sessions, limit)
@@ -211,6 +212,9 @@ class Pool:
 
     async def _read_secret(self, uri: str) -> bytes:
         return await self._store(uri).read_secret(uri)
+
+    async def _agree(self, uri: str, peer_public: bytes) -> bytes:
+        return await self._store(uri).agree(uri, peer_public)
 
     async def call(self, who: str, work: Callable[[], T]) -> T:
         """Run plugin code that may block. Raises the TlsError that it raises; InternalError for anything else."""

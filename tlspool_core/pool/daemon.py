@@ -138,8 +138,13 @@ class Daemon:
         except ConfigurationError as error:
             say(log, logging.ERROR, "configuration not changed", reason=error)
         else:
-            self._pool.keep(asyncio.ensure_future(self._plugins.rescan()))
+            self._pool.keep(asyncio.ensure_future(self._rescan()))
         notify.ready()
+
+    async def _rescan(self) -> None:
+        """Look for tokens anew; credentials that were made with the keys of before are made again."""
+        await self._plugins.rescan()
+        self._pool.credentials.forget()
 
     def _reload(self, config: PoolConfig) -> None:
         """Apply what can change. Raises ConfigurationError, and changes nothing then."""

@@ -195,6 +195,7 @@ class Engine:
             read_secret=self._pool.read_secret_blocking,
             ask_password=_no_password,
             peer_address=session.peer_address,
+            agree=self._pool.agree_blocking,
         )
         return [self._begin_one(kind, context) for kind in kinds]
 
@@ -251,11 +252,11 @@ def _no_password(prompt: str) -> str | None:
     return None
 
 
-def blocking(loop: asyncio.AbstractEventLoop, make: Callable[[str], Any], time_limit: float) -> Callable[[str], Any]:
+def blocking(loop: asyncio.AbstractEventLoop, make: Callable[..., Any], time_limit: float) -> Callable[..., Any]:
     """A function for worker threads that has a coroutine run on the loop, and waits for it."""
 
-    def run(argument: str) -> Any:
-        future = asyncio.run_coroutine_threadsafe(make(argument), loop)
+    def run(*arguments: Any) -> Any:
+        future = asyncio.run_coroutine_threadsafe(make(*arguments), loop)
         try:
             return future.result(time_limit)
         except TimeoutError:
