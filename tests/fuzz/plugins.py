@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -14,6 +16,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from tlspool_lmdb import records
+from tlspool_openpgp import message as openpgp_message
+from tlspool_openpgp.credential_type import OpenPgpType
+from tlspool_openpgp.facts import key_from
+from tlspool_openpgp.reader import Reader
 from tlspool_pkcs11 import protocol as workers
 from tlspool_pkcs11.publickeys import from_spki, public_key
 from tlspool_pkcs11.uri import InvalidUri, build_uri, parse_uri, pin_file
@@ -201,6 +207,45 @@ def x509_staple_seeds() -> Iterable[bytes]:
     yield ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER).public_bytes(Encoding.DER)
 
 
+class _ReaderInProcess(Reader):
+    """What the worker process does, here: a fault is to be found, not contained."""
+
+    def read(self, key: bytes) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what pgpy's dependencies will refuse one day
+            from tlspool_openpgp.pgp import read
+        return key_from(json.loads(json.dumps(read(key))))
+
+
+@cache
+def _openpgp() -> tuple[OpenPgpType, MemoryBackend]:
+    return OpenPgpType(clock=NOW.timestamp, reader=_ReaderInProcess()), MemoryBackend()
+
+
+def openpgp_certificate(data: bytes) -> None:
+    """The body of a Certificate message, and everything that is asked of it afterwards without a trust decision."""
+    kind, backend = _openpgp()
+    try:
+        entries = openpgp_message.parse12(data)
+        assert openpgp_message.parse12(openpgp_message.build12(entries)) == entries
+        peer = kind.examine(1, entries, backend)
+    except alerts.TlsError as error:
+        assert not isinstance(error, alerts.InternalError)
+        return
+    kind.identities(peer)
+    kind.trust_keys(peer)
+    kind.strength(peer)
+    for field in ("subject", "issuer", "subjectaltname"):
+        kind.describe(peer, field)
+
+
+def openpgp_certificate_seeds() -> Iterable[bytes]:
+    """Real keys are in the corpus: they were made by gpg."""
+    yield bytes.fromhex("00000401000000")
+    yield bytes.fromhex("00001f03080123456789abcdef14") + bytes(20)
+    yield bytes.fromhex("00001002080123456789abcdef000003c60104")
+
+
 def srp_messages(data: bytes) -> None:
     for parse in (parse_server_parameters, parse_client_public):
         try:
@@ -217,5 +262,6 @@ TARGETS = (
     Target("x509_peer", x509_peer, x509_peer_seeds),
     Target("x509_file", x509_file, x509_file_seeds),
     Target("x509_staple", x509_staple, x509_staple_seeds),
+    Target("openpgp_certificate", openpgp_certificate, openpgp_certificate_seeds, cost=10),
     Target("srp_messages", srp_messages, lambda: (b"\0\1N\0\1g\1s\0\1B", b"\0\1A")),
 )  # fmt: skip
