@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 from tlspool_pkcs11 import client
-from tlspool_pkcs11.cryptoki import LibraryInfo
 from tlspool_pkcs11.discovery import default_rows
+from tlspool_pkcs11.library import LibraryInfo
 from tlspool_pkcs11.module import Module
 from tlspool_pkcs11.store import Pkcs11Store
 from tlspool_pkcs11.worker import Worker, serve

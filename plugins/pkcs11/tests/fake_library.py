@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tlspool_pkcs11 import cryptoki as ck
+from tlspool_pkcs11 import library as ck
 from tlspool_pkcs11.faults import CryptokiError
 
 
 def ulong(value: int) -> bytes:
     """A CK_ULONG attribute."""
-    return bytes(ck.ULONG(value))
+    return bytes(ctypes.c_ulong(value))
 
 
 def key_object(object_class: int, key_type: int, **more: bytes) -> dict[int, bytes]:
@@ -31,7 +32,7 @@ class FakeLibrary:
     calls: list[tuple[object, ...]] = field(default_factory=list)
     faults: dict[str, list[int]] = field(default_factory=dict)
     sessions: int = 0
-    operation: tuple[int, tuple[int, ...]] = (0, ())
+    agreed: bytes = b""
 
     def _called(self, name: str, *arguments: object) -> None:
         self.calls.append((name, *arguments))
@@ -58,8 +59,8 @@ class FakeLibrary:
     def close_session(self, session: int) -> None:
         self._called("C_CloseSession", session)
 
-    def login(self, session: int, user: int, pin: bytes | None) -> None:
-        self._called("C_Login", session, user, pin)
+    def login(self, slot: int, pin: bytes | None) -> None:
+        self._called("C_Login", self.open_session(slot), ck.CKU_USER, pin)
 
     def find(self, session: int, object_class: int) -> Sequence[int]:
         return [handle for handle, found in self.objects.items() if found[ck.CKA_CLASS] == ulong(object_class)]
@@ -68,13 +69,18 @@ class FakeLibrary:
         self._called("C_GetAttributeValue", handle, tuple(wanted))
         return {kind: value for kind, value in self.objects[handle].items() if kind in wanted}
 
-    def sign_init(self, session: int, mechanism: int, parameters: tuple[int, ...], handle: int) -> None:
+    def sign(
+        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: bytes | None = None
+    ) -> bytes:
         self._called("C_SignInit", session, mechanism, parameters, handle)
-        self.operation = (mechanism, parameters)
-
-    def sign(self, session: int, data: bytes) -> bytes:
+        if pin is not None:
+            self._called("C_Login", session, ck.CKU_CONTEXT_SPECIFIC, pin)
         self._called("C_Sign", session, data)
-        return self.signer(*self.operation, data)
+        return self.signer(mechanism, parameters, data)
+
+    def agree(self, session: int, handle: int, public: bytes, length: int) -> bytes:
+        self._called("C_DeriveKey", session, handle, public, length)
+        return self.agreed
 
     def names(self) -> list[object]:
         """The functions that were called, in order."""

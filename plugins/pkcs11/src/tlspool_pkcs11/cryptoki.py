@@ -1,358 +1,348 @@
-"""The part of PKCS #11 that reads and signs, called through ctypes. Loaded in worker processes only.
+"""A token library, reached through python-pkcs11. Loaded in worker processes only.
 
 Theory of operation
 -------------------
-A token library exports C_GetFunctionList, which hands out a table of functions in an order that has not changed since version
-2.0 of the standard.  `_POSITIONS` names the places in that table that the pool uses.  Functions that make, change or destroy
-objects have no place here, so no path through this program can write to a token: it is not a matter of care.
+python-pkcs11 calls the library without a lock and lets other threads run meanwhile; a worker has one thread, so its calls are one
+after the other.  Sessions are read-only and nothing here is stored, so no path through this program changes a token; the only
+object that is made is the secret of a key agreement, which lives in the session and is destroyed once it is read.
 
-Why a binding of our own: the few functions are called with everything prepared before (ctypes adds about two microseconds to a
-signature), every return value reaches the daemon as the number that the token gave, also those of its vendor, and the worker
-needs no compiled package beside Python.
+What python-pkcs11 has in its own way:
 
-The structures are those of pkcs11t.h on UNIX: natural alignment, CK_ULONG as the machine's unsigned long.
+* Login opens a session of its own, and closing that one logs out.  So there is one for the login, which stays as it is, and
+  another for the work, which can be replaced.
+* Its objects belong to the session that found them.  They are kept by handle; when a session was replaced, the objects of the new
+  one are looked up once, as handles of token objects are the same in all sessions of a process.
+* Attributes are wanted as the library stores them, hence a mapper of our own.
+* `sign` is C_SignInit, C_Login and C_Sign in one, and so is the name that a fault gets.  A PIN is a text there: it cannot be
+  wiped, for which the worker can be neither dumped nor traced (`confinement`), and one that is no UTF-8 is refused.
+* C_Initialize is called without arguments.  NSS wants a text there: that one call is made by ctypes (`_initialized_with`).
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from pkcs11 import PROTECTED_AUTH, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, Session, Slot
+from pkcs11 import _pkcs11 as binding
+from pkcs11.attributes import AttributeMapper
+from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid, PKCS11Error
+from pkcs11.mechanisms import KDF, MGF
+from pkcs11.types import Object
+
+from tlspool_pkcs11.errors import fault, value_of
 from tlspool_pkcs11.faults import (
-    CKR_ATTRIBUTE_SENSITIVE,
-    CKR_ATTRIBUTE_TYPE_INVALID,
     CKR_CRYPTOKI_ALREADY_INITIALIZED,
+    CKR_KEY_FUNCTION_NOT_PERMITTED,
+    CKR_KEY_HANDLE_INVALID,
+    CKR_MECHANISM_INVALID,
+    CKR_MECHANISM_PARAM_INVALID,
     CKR_OK,
+    CKR_PIN_INVALID,
+    CKR_SESSION_HANDLE_INVALID,
+    CKR_SLOT_ID_INVALID,
     CryptokiError,
+    Cure,
+    cure,
 )
+from tlspool_pkcs11.library import LibraryInfo, TokenInfo
 
-ULONG = ctypes.c_ulong
-_UNAVAILABLE: Final = ULONG(-1).value
-
-CKF_TOKEN_PRESENT: Final = 0x1
-CKF_SERIAL_SESSION: Final = 0x4
-CKF_SIGN: Final = 0x800
-CKU_USER: Final = 1
-CKU_CONTEXT_SPECIFIC: Final = 2
-
-CKO_DATA: Final = 0
-CKO_CERTIFICATE: Final = 1
-CKO_PUBLIC_KEY: Final = 2
-CKO_PRIVATE_KEY: Final = 3
-CKO_SECRET_KEY: Final = 4
-
-CKA_CLASS: Final = 0x000
-CKA_LABEL: Final = 0x003
-CKA_VALUE: Final = 0x011
-CKA_KEY_TYPE: Final = 0x100
-CKA_ID: Final = 0x102
-CKA_SENSITIVE: Final = 0x103
-CKA_SIGN: Final = 0x108
-CKA_MODULUS: Final = 0x120
-CKA_PUBLIC_EXPONENT: Final = 0x122
-CKA_PUBLIC_KEY_INFO: Final = 0x129
-CKA_EXTRACTABLE: Final = 0x162
-CKA_EC_PARAMS: Final = 0x180
-CKA_EC_POINT: Final = 0x181
-CKA_ALWAYS_AUTHENTICATE: Final = 0x202
-CKA_ALLOWED_MECHANISMS: Final = 0x40000600
-CKA_PARAMETER_SET: Final = 0x61D
-
-# index in CK_FUNCTION_LIST, counted after its version field (PKCS #11 v2.40 header pkcs11f.h)
-_POSITIONS: Final = {
-    "C_Initialize": 0,
-    "C_Finalize": 1,
-    "C_GetInfo": 2,
-    "C_GetSlotList": 4,
-    "C_GetSlotInfo": 5,
-    "C_GetTokenInfo": 6,
-    "C_GetMechanismList": 7,
-    "C_GetMechanismInfo": 8,
-    "C_OpenSession": 12,
-    "C_CloseSession": 13,
-    "C_Login": 18,
-    "C_GetAttributeValue": 24,
-    "C_FindObjectsInit": 26,
-    "C_FindObjects": 27,
-    "C_FindObjectsFinal": 28,
-    "C_SignInit": 42,
-    "C_Sign": 43,
-}
+_BATCH: Final = 64
+# room for a signature by RSA of 4096 bits; python-pkcs11 asks for the length first and makes room for more
+_ROOM: Final = 512
+_TRUTHS: Final = frozenset(
+    {"ENCRYPT", "DECRYPT", "SIGN", "VERIFY", "WRAP", "UNWRAP", "DERIVE", "ENCAPSULATE", "DECAPSULATE"}
+)  # attributes by which python-pkcs11 gives an object its methods
+_DECIDING: Final = frozenset(int(Attribute[name]) for name in _TRUTHS)
 
 
-class _Version(ctypes.Structure):
-    _fields_ = [("major", ctypes.c_ubyte), ("minor", ctypes.c_ubyte)]
+class _AsStored(AttributeMapper):
+    """Values as bytes, apart from the class; a flag that is off is empty, so that it is false for python-pkcs11 too."""
+
+    def unpack_attributes(self, key: Attribute, value: bytes) -> Any:
+        """Called by python-pkcs11 for each attribute that the token gave."""
+        if key == Attribute.CLASS:
+            return int.from_bytes(value, _ORDER)
+        return value if key not in _DECIDING or any(value) else b""
 
 
-class _Info(ctypes.Structure):
-    _fields_ = [
-        ("cryptoki_version", _Version),
-        ("manufacturer", ctypes.c_ubyte * 32),
-        ("flags", ULONG),
-        ("description", ctypes.c_ubyte * 32),
-        ("version", _Version),
-    ]
-
-
-class _SlotInfo(ctypes.Structure):
-    _fields_ = [
-        ("description", ctypes.c_ubyte * 64),
-        ("manufacturer", ctypes.c_ubyte * 32),
-        ("flags", ULONG),
-        ("hardware", _Version),
-        ("firmware", _Version),
-    ]
-
-
-class _TokenInfo(ctypes.Structure):
-    _fields_ = [
-        ("label", ctypes.c_ubyte * 32),
-        ("manufacturer", ctypes.c_ubyte * 32),
-        ("model", ctypes.c_ubyte * 16),
-        ("serial", ctypes.c_ubyte * 16),
-        ("flags", ULONG),
-        ("counts", ULONG * 10),
-        ("hardware", _Version),
-        ("firmware", _Version),
-        ("utc_time", ctypes.c_ubyte * 16),
-    ]
-
-
-class _MechanismInfo(ctypes.Structure):
-    _fields_ = [("minimum", ULONG), ("maximum", ULONG), ("flags", ULONG)]
-
-
-class _MechanismStructure(ctypes.Structure):
-    _fields_ = [("mechanism", ULONG), ("parameter", ctypes.c_void_p), ("length", ULONG)]
-
-
-class _Mechanism:
-    """CK_MECHANISM with its parameter block, kept where the library finds them."""
-
-    def __init__(self, mechanism: int, parameters: tuple[int, ...]) -> None:
-        self._block = (ULONG * len(parameters))(*parameters)
-        self._structure = _MechanismStructure(mechanism, None, 0)
-        if parameters:
-            self._structure.parameter = ctypes.addressof(self._block)
-            self._structure.length = ctypes.sizeof(self._block)
-        self.address = ctypes.addressof(self._structure)
-
-
-class _Attribute(ctypes.Structure):
-    _fields_ = [("type", ULONG), ("value", ctypes.c_void_p), ("length", ULONG)]
+_ORDER: Final = "little" if bytes(ctypes.c_ushort(1))[0] else "big"
 
 
 class _InitializeArgs(ctypes.Structure):
     # NSS has its parameters where the standard has the reserved member, and its own reserved member, which must be null, behind
-    _fields_ = [("functions", ctypes.c_void_p * 4), ("flags", ULONG), ("reserved", ctypes.c_void_p), ("beyond", ctypes.c_void_p)]
+    _fields_ = [
+        ("functions", ctypes.c_void_p * 4),
+        ("flags", ctypes.c_ulong),
+        ("reserved", ctypes.c_void_p),
+        ("beyond", ctypes.c_void_p),
+    ]
 
 
-_ANY = ctypes.CFUNCTYPE(ULONG)
-_SIGN_INIT = ctypes.CFUNCTYPE(ULONG, ULONG, ctypes.c_void_p, ULONG)
-_SIGN = ctypes.CFUNCTYPE(ULONG, ULONG, ctypes.c_char_p, ULONG, ctypes.c_void_p, ctypes.c_void_p)
+class _FunctionList(ctypes.Structure):
+    # as far as it is needed: the version, and the first function
+    _fields_ = [("version", ctypes.c_ubyte * 2), ("initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p))]
 
 
-@dataclass(frozen=True, slots=True)
-class LibraryInfo:
-    """What C_GetInfo tells."""
+class _Lenient(binding.lib):
+    """A library that may have been initialised before, by itself or by `_initialized_with`."""
 
-    manufacturer: str
-    description: str
-    version: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenInfo:
-    """What C_GetSlotInfo and C_GetTokenInfo tell."""
-
-    label: str
-    manufacturer: str
-    model: str
-    serial: str
-    slot_description: str
-    slot_manufacturer: str
-    flags: int
+    def initialize(self) -> None:
+        """C_Initialize, called as python-pkcs11 loads the library."""
+        try:
+            super().initialize()
+        except PKCS11Error as error:
+            if value_of(error) != CKR_CRYPTOKI_ALREADY_INITIALIZED:
+                raise
 
 
-def _padded(field: ctypes.Array[ctypes.c_ubyte]) -> str:
-    """Text of a field that the standard pads with spaces; some libraries pad with zero bytes."""
-    return bytes(field).split(b"\0")[0].rstrip(b" ").decode(errors="replace")
+def _initialized_with(path: str, init_string: str) -> ctypes.CDLL:
+    """Call C_Initialize with a text, which python-pkcs11 cannot; returns what keeps the library in memory."""
+    library = ctypes.CDLL(path)
+    text = ctypes.create_string_buffer(init_string.encode())
+    arguments = _InitializeArgs(flags=0, reserved=ctypes.cast(text, ctypes.c_void_p))
+    table = ctypes.POINTER(_FunctionList)()
+    value = library.C_GetFunctionList(ctypes.byref(table))
+    if value == CKR_OK:
+        value = table.contents.initialize(ctypes.byref(arguments))
+    if value not in (CKR_OK, CKR_CRYPTOKI_ALREADY_INITIALIZED):
+        raise CryptokiError("C_Initialize", value)
+    return library
+
+
+def _loaded(path: str) -> binding.lib:
+    try:
+        return _Lenient(path)
+    except PKCS11Error as error:
+        text = str(error)
+        if "C_GetFunctionList" in text:
+            raise OSError("the library exports no C_GetFunctionList, so it is no PKCS #11 module") from error
+        if "exception while loading" in text:
+            raise OSError(text) from error
+        raise fault("C_Initialize", error) from None
+
+
+class _Open:
+    """A session and the objects that were found in it."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.objects: dict[int, Any] = {}
+
+    def object(self, handle: int) -> Any:
+        found = self.objects.get(handle)
+        if found is None:
+            self.keep(self.session.get_objects(batch_size=_BATCH))
+            found = self.objects.get(handle)
+        if found is None:
+            raise CryptokiError("C_FindObjects", CKR_KEY_HANDLE_INVALID)
+        return found
+
+    def keep(self, found: Any) -> list[int]:
+        handles = []
+        for each in found:
+            # an object that is known already has cached what python-pkcs11 asks of it
+            self.objects.setdefault(each.handle, each)
+            handles.append(each.handle)
+        return handles
 
 
 class Cryptoki:
-    """A token library, initialised. One thread only: the standard lets a caller without locks demand that."""
+    """A token library, initialised. One thread only."""
 
     def __init__(self, path: str, init_string: str = "") -> None:
         """Load and initialise. Raises OSError (no such library, or not one for this machine) and CryptokiError."""
-        self._library = ctypes.CDLL(path)
-        self._address = self._function_list()
-        self._functions: dict[str, Any] = {name: _ANY(address) for name, address in self._address.items()}
-        # the two functions of the hot path: typed, and with buffers that are used again
-        self._sign_init = _SIGN_INIT(self._address["C_SignInit"])
-        self._sign = _SIGN(self._address["C_Sign"])
-        self._signature = ctypes.create_string_buffer(8192)
-        self._length = ULONG(0)
-        self._length_at = ctypes.addressof(self._length)
-        self._mechanisms: dict[tuple[int, tuple[int, ...]], _Mechanism] = {}
-        self._initialize(init_string)
-
-    def _function_list(self) -> dict[str, int]:
-        try:
-            get_list = self._library.C_GetFunctionList
-        except AttributeError as error:
-            raise OSError("the library exports no C_GetFunctionList, so it is no PKCS #11 module") from error
-        table = ctypes.c_void_p()
-        value = get_list(ctypes.byref(table))
-        if value != CKR_OK or not table.value:
-            raise CryptokiError("C_GetFunctionList", value)
-        pointer = ctypes.sizeof(ctypes.c_void_p)
-        functions: dict[str, int] = {}
-        for name, position in _POSITIONS.items():
-            # the version field takes one pointer's room because of alignment
-            address = ctypes.c_void_p.from_address(table.value + pointer * (1 + position)).value
-            if not address:
-                raise OSError(f"the library has no {name}")
-            functions[name] = address
-        return functions
-
-    def _initialize(self, init_string: str) -> None:
-        arguments = None
-        if init_string:
-            text = ctypes.create_string_buffer(init_string.encode())
-            arguments = ctypes.byref(_InitializeArgs(flags=0, reserved=ctypes.cast(text, ctypes.c_void_p)))
-        value = self._functions["C_Initialize"](arguments)
-        if value not in (CKR_OK, CKR_CRYPTOKI_ALREADY_INITIALIZED):
-            raise CryptokiError("C_Initialize", value)
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        value = self._functions[name](*arguments)
-        if value != CKR_OK:
-            raise CryptokiError(name, value)
-
-    def finalize(self) -> None:
-        """C_Finalize."""
-        self._call("C_Finalize", None)
+        self._kept = _initialized_with(path, init_string) if init_string else None
+        self._library = _loaded(path)
+        self._slots: dict[int, Slot] = {}
+        self._open: dict[int, _Open] = {}
+        self._logins: list[Session] = []
+        self._mechanisms: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
 
     def info(self) -> LibraryInfo:
-        """C_GetInfo."""
-        info = _Info()
-        self._call("C_GetInfo", ctypes.byref(info))
-        return LibraryInfo(_padded(info.manufacturer), _padded(info.description), (info.version.major, info.version.minor))
+        """What C_GetInfo told."""
+        library = self._library
+        return LibraryInfo(_text(library.manufacturer_id), _text(library.library_description), library.library_version)
 
     def slots(self) -> Sequence[int]:
-        """Slots in which there is a token (C_GetSlotList)."""
-        count = ULONG(0)
-        present = ctypes.c_ubyte(1)
-        self._call("C_GetSlotList", present, None, ctypes.byref(count))
-        # a token may be inserted between the two calls
-        count.value += 8
-        slots = (ULONG * count.value)()
-        self._call("C_GetSlotList", present, slots, ctypes.byref(count))
-        return slots[: count.value]
+        """Slots in which there is a token."""
+        try:
+            found = self._library.get_slots(token_present=True)
+        except PKCS11Error as error:
+            raise fault("C_GetSlotList", error) from None
+        self._slots = {slot.slot_id: slot for slot in found}
+        return list(self._slots)
+
+    def _slot(self, number: int) -> Slot:
+        if number not in self._slots:
+            raise CryptokiError("C_GetSlotInfo", CKR_SLOT_ID_INVALID)
+        return self._slots[number]
 
     def token(self, slot: int) -> TokenInfo:
-        """C_GetSlotInfo and C_GetTokenInfo."""
-        at = _SlotInfo()
-        info = _TokenInfo()
-        self._call("C_GetSlotInfo", ULONG(slot), ctypes.byref(at))
-        self._call("C_GetTokenInfo", ULONG(slot), ctypes.byref(info))
-        texts = (info.label, info.manufacturer, info.model, info.serial, at.description, at.manufacturer)
-        label, manufacturer, model, serial, description, slot_manufacturer = map(_padded, texts)
-        return TokenInfo(label, manufacturer, model, serial, description, slot_manufacturer, info.flags)
+        """The token in a slot, with its present flags."""
+        at = self._slot(slot)
+        try:
+            info = at.get_token()
+        except PKCS11Error as error:
+            raise fault("C_GetTokenInfo", error) from None
+        serial = info.serial.decode(errors="replace")
+        texts = (info.label, info.manufacturer_id, info.model, serial, at.slot_description, at.manufacturer_id)
+        label, manufacturer, model, serial, description, maker = map(_text, texts)
+        return TokenInfo(label, manufacturer, model, serial, description, maker, int(info.flags))
 
     def signing_mechanisms(self, slot: int) -> Sequence[int]:
-        """Mechanisms with CKF_SIGN (C_GetMechanismList, C_GetMechanismInfo)."""
-        count = ULONG(0)
-        self._call("C_GetMechanismList", ULONG(slot), None, ctypes.byref(count))
-        found = (ULONG * count.value)()
-        self._call("C_GetMechanismList", ULONG(slot), found, ctypes.byref(count))
-        return [mechanism for mechanism in found[: count.value] if self._signs(slot, mechanism)]
-
-    def _signs(self, slot: int, mechanism: int) -> bool:
-        info = _MechanismInfo()
-        value = self._functions["C_GetMechanismInfo"](ULONG(slot), ULONG(mechanism), ctypes.byref(info))
-        return value == CKR_OK and bool(info.flags & CKF_SIGN)
+        """Mechanisms with CKF_SIGN."""
+        at = self._slot(slot)
+        try:
+            found = at.get_mechanisms()
+        except PKCS11Error as error:
+            raise fault("C_GetMechanismList", error) from None
+        return [int(mechanism) for mechanism in found if _signs(at, mechanism)]
 
     def open_session(self, slot: int) -> int:
-        """A read-only session (C_OpenSession)."""
-        handle = ULONG(0)
-        self._call("C_OpenSession", ULONG(slot), ULONG(CKF_SERIAL_SESSION), None, None, ctypes.byref(handle))
-        return handle.value
+        """A read-only session; login to the token holds for it too."""
+        at = self._slot(slot)
+        try:
+            # the annotations of python-pkcs11 lack the handle, and the size of batches in a search
+            session: Any = at.get_token().open(attribute_mapper=_AsStored())
+        except PKCS11Error as error:
+            raise fault("C_OpenSession", error) from None
+        handle: int = session.handle
+        self._open[handle] = _Open(session)
+        return handle
 
     def close_session(self, session: int) -> None:
-        """C_CloseSession."""
-        self._call("C_CloseSession", ULONG(session))
-
-    def login(self, session: int, user: int, pin: bytes | None) -> None:
-        """C_Login; `pin` None is for a protected authentication path, where the token itself asks."""
-        if pin is None:
-            self._call("C_Login", ULONG(session), ULONG(user), None, ULONG(0))
-            return
-        buffer = ctypes.create_string_buffer(pin, len(pin))
+        """End a session that `open_session` opened."""
+        opened = self._open.pop(session, None)
         try:
-            self._call("C_Login", ULONG(session), ULONG(user), buffer, ULONG(len(pin)))
-        finally:
-            ctypes.memset(buffer, 0, len(pin))
+            if opened:
+                opened.session.close()
+        except PKCS11Error as error:
+            raise fault("C_CloseSession", error) from None
+
+    def login(self, slot: int, pin: bytes | None) -> None:
+        """Log in as the user; None where the token asks for the PIN itself.
+
+        The session stays open as long as the process: a token logs out when the last one closes. After a refusal python-pkcs11
+        leaves an idle session behind, of which there are few, since no PIN is sent twice.
+        """
+        at = self._slot(slot)
+        try:
+            self._logins.append(at.get_token().open(user_pin=PROTECTED_AUTH if pin is None else _pin_text(pin)))
+        except PKCS11Error as error:
+            raise fault("C_Login", error) from None
 
     def find(self, session: int, object_class: int) -> Sequence[int]:
-        """Handles of all objects of a class (C_FindObjectsInit, C_FindObjects, C_FindObjectsFinal)."""
-        wanted = ULONG(object_class)
-        template = _Attribute(CKA_CLASS, ctypes.cast(ctypes.byref(wanted), ctypes.c_void_p), ctypes.sizeof(wanted))
-        self._call("C_FindObjectsInit", ULONG(session), ctypes.byref(template), ULONG(1))
-        handles: list[int] = []
-        batch = (ULONG * 64)()
-        count = ULONG(0)
+        """Handles of all objects of a class."""
+        opened = self._opened(session)
         try:
-            while True:
-                self._call("C_FindObjects", ULONG(session), batch, ULONG(len(batch)), ctypes.byref(count))
-                handles += batch[: count.value]
-                if count.value == 0:
-                    return handles
-        finally:
-            self._functions["C_FindObjectsFinal"](ULONG(session))
+            return opened.keep(opened.session.get_objects({Attribute.CLASS: ObjectClass(object_class)}, batch_size=_BATCH))
+        except PKCS11Error as error:
+            raise fault("C_FindObjects", error) from None
+
+    def _opened(self, session: int) -> _Open:
+        if session not in self._open:
+            raise CryptokiError("C_GetSessionInfo", CKR_SESSION_HANDLE_INVALID)
+        return self._open[session]
 
     def attributes(self, session: int, handle: int, wanted: Sequence[int]) -> Mapping[int, bytes]:
-        """Values of those attributes that the object has and gives away (C_GetAttributeValue: lengths, then values)."""
-        template = (_Attribute * len(wanted))(*[_Attribute(kind, None, 0) for kind in wanted])
-        self._get(session, handle, template)
-        available = [entry for entry in template if entry.length != _UNAVAILABLE]
-        buffers = [ctypes.create_string_buffer(max(entry.length, 1)) for entry in available]
-        pairs = zip(available, buffers, strict=True)
-        second = (_Attribute * len(available))(
-            *[_Attribute(entry.type, ctypes.cast(buffer, ctypes.c_void_p), entry.length) for entry, buffer in pairs]
-        )
-        self._get(session, handle, second)
-        return {
-            entry.type: buffer.raw[: entry.length]
-            for entry, buffer in zip(second, buffers, strict=True)
-            if entry.length != _UNAVAILABLE
-        }
+        """Values of those attributes that the object has and gives away, as the library stores them."""
+        try:
+            found: Mapping[int, bytes] = self._opened(session).object(handle).get_attributes(wanted)
+        except (AttributeSensitive, AttributeTypeInvalid):
+            # none of them; where there are some, python-pkcs11 returns these
+            return {}
+        except PKCS11Error as error:
+            raise fault("C_GetAttributeValue", error) from None
+        return found
 
-    def _get(self, session: int, handle: int, template: ctypes.Array[_Attribute]) -> None:
-        value = self._functions["C_GetAttributeValue"](ULONG(session), ULONG(handle), template, ULONG(len(template)))
-        # these two say that some attributes are missing; their lengths tell which, and the others are there
-        if value not in (CKR_OK, CKR_ATTRIBUTE_SENSITIVE, CKR_ATTRIBUTE_TYPE_INVALID):
-            raise CryptokiError("C_GetAttributeValue", value)
+    def sign(
+        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: bytes | None = None
+    ) -> bytes:
+        """One signature; `pin` goes between C_SignInit and C_Sign where the key wants a login for each signature."""
+        how = self._mechanisms.get((mechanism, parameters)) or self._prepare(mechanism, parameters)
+        try:
+            key = self._opened(session).object(handle)
+            if pin is not None:
+                return bytes(key.sign(data, **how, pin=_pin_text(pin)))
+            signature: bytes = key.sign(data, **how)
+        except PKCS11Error as error:
+            value = value_of(error)
+            raise CryptokiError("C_Login" if cure(value) is Cure.OTHER_PIN else "C_Sign", value) from None
+        except AttributeError:
+            raise CryptokiError("C_SignInit", CKR_KEY_FUNCTION_NOT_PERMITTED) from None
+        return signature
 
-    def sign_init(self, session: int, mechanism: int, parameters: tuple[int, ...], handle: int) -> None:
-        """C_SignInit; `parameters` are the CK_ULONGs of the mechanism's parameter structure, none for no structure."""
-        prepared = self._mechanisms.get((mechanism, parameters)) or self._prepare(mechanism, parameters)
-        value = self._sign_init(session, prepared.address, handle)
-        if value != CKR_OK:
-            raise CryptokiError("C_SignInit", value)
-
-    def _prepare(self, mechanism: int, parameters: tuple[int, ...]) -> _Mechanism:
-        prepared = _Mechanism(mechanism, parameters)
+    def _prepare(self, mechanism: int, parameters: tuple[int, ...]) -> dict[str, Any]:
+        """Arguments of python-pkcs11's `sign`, made once for each pair."""
+        try:
+            known = Mechanism(mechanism)
+        except ValueError:
+            raise CryptokiError("C_SignInit", CKR_MECHANISM_INVALID) from None
+        how = {"mechanism": known, "mechanism_param": _parameter(known, parameters), "buffer_size": _ROOM}
         if len(self._mechanisms) < 64:
-            self._mechanisms[mechanism, parameters] = prepared
-        return prepared
+            self._mechanisms[mechanism, parameters] = how
+        return how
 
-    def sign(self, session: int, data: bytes) -> bytes:
-        """C_Sign."""
-        self._length.value = len(self._signature)
-        value = self._sign(session, data, len(data), self._signature, self._length_at)
-        if value != CKR_OK:
-            raise CryptokiError("C_Sign", value)
-        return ctypes.string_at(self._signature, self._length.value)
+    def agree(self, session: int, handle: int, public: bytes, length: int) -> bytes:
+        """The shared secret of `length` octets of a key and the other side's public point (CKM_ECDH1_DERIVE, CKD_NULL)."""
+        template = {Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True, Attribute.PRIVATE: False, Attribute.TOKEN: False}
+        try:
+            derived = (
+                self._opened(session)
+                .object(handle)
+                .derive_key(
+                    KeyType.GENERIC_SECRET,
+                    8 * length,
+                    capabilities=MechanismFlag(0),
+                    mechanism=Mechanism.ECDH1_DERIVE,
+                    mechanism_param=(KDF.NULL, None, public),
+                    template=template,
+                )
+            )
+        except PKCS11Error as error:
+            raise fault("C_DeriveKey", error) from None
+        except AttributeError:
+            raise CryptokiError("C_DeriveKey", CKR_KEY_FUNCTION_NOT_PERMITTED) from None
+        return _read_and_destroyed(derived)
+
+
+def _read_and_destroyed(derived: Object) -> bytes:
+    try:
+        value: bytes = derived[Attribute.VALUE]
+        derived.destroy()
+    except PKCS11Error as error:
+        raise fault("C_GetAttributeValue", error) from None
+    return value
+
+
+def _signs(slot: Slot, mechanism: Mechanism) -> bool:
+    try:
+        return bool(slot.get_mechanism_info(mechanism).flags & MechanismFlag.SIGN)
+    except PKCS11Error:
+        return False
+
+
+def _parameter(mechanism: Mechanism, parameters: tuple[int, ...]) -> Any:
+    """The CK_ULONGs of a parameter structure, as python-pkcs11 wants them."""
+    match parameters:
+        case ():
+            return None
+        case (0, 0, 0) if mechanism is Mechanism.EDDSA:
+            return False, None
+        case (hashed, mask, salt) if mechanism.name.endswith("RSA_PKCS_PSS"):
+            return Mechanism(hashed), MGF(mask), salt
+    raise CryptokiError("C_SignInit", CKR_MECHANISM_PARAM_INVALID)
+
+
+def _text(padded: str) -> str:
+    """Some libraries pad with a zero byte and what happened to be in memory."""
+    return padded.split("\0")[0].rstrip(" ")
+
+
+def _pin_text(pin: bytes) -> str:
+    try:
+        return pin.decode()
+    except UnicodeDecodeError:
+        raise CryptokiError("C_Login", CKR_PIN_INVALID) from None

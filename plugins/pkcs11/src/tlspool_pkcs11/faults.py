@@ -31,19 +31,25 @@ CKR_ATTRIBUTE_SENSITIVE = 0x011
 CKR_ATTRIBUTE_TYPE_INVALID = 0x012
 CKR_DEVICE_REMOVED = 0x032
 CKR_KEY_HANDLE_INVALID = 0x060
+CKR_KEY_FUNCTION_NOT_PERMITTED = 0x068
+CKR_MECHANISM_INVALID = 0x070
+CKR_MECHANISM_PARAM_INVALID = 0x071
 CKR_OBJECT_HANDLE_INVALID = 0x082
 CKR_OPERATION_ACTIVE = 0x090
 CKR_PIN_INCORRECT = 0x0A0
+CKR_PIN_INVALID = 0x0A1
 CKR_SESSION_HANDLE_INVALID = 0x0B3
 CKR_TOKEN_NOT_PRESENT = 0x0E0
 CKR_USER_ALREADY_LOGGED_IN = 0x100
 CKR_USER_NOT_LOGGED_IN = 0x101
 CKR_BUFFER_TOO_SMALL = 0x150
+CKR_CRYPTOKI_NOT_INITIALIZED = 0x190
 CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191
 
 _REINSERT = "the pool looks for the token again; insert it, or reconnect the device"
 _PIN = "give the pool another PIN source; it does not send the same PIN again"
 _MECHANISM = "list the mechanism under disable_mechanisms of this module if the token never offers it"
+_AGREE = "the token does not give away the secret of a key agreement"
 _VENDOR = "see the log of the token's vendor"
 
 # value: (name, what to do, what the pool does)
@@ -57,6 +63,7 @@ _TABLE: dict[int, tuple[str, str, Cure]] = {
     0x00A: ("CKR_CANT_LOCK", "the module cannot be used by this worker; report it with the module's name", Cure.NONE),
     0x011: ("CKR_ATTRIBUTE_SENSITIVE", "the object does not let its value be read", Cure.NONE),
     0x012: ("CKR_ATTRIBUTE_TYPE_INVALID", "the object lacks an attribute", Cure.NONE),
+    0x013: ("CKR_ATTRIBUTE_VALUE_INVALID", _AGREE, Cure.NONE),
     0x020: ("CKR_DATA_INVALID", _MECHANISM, Cure.OTHER_MECHANISM),
     0x021: ("CKR_DATA_LEN_RANGE", _MECHANISM, Cure.OTHER_MECHANISM),
     0x030: ("CKR_DEVICE_ERROR", _REINSERT, Cure.FRESH_WORKER),
@@ -67,7 +74,11 @@ _TABLE: dict[int, tuple[str, str, Cure]] = {
     0x060: ("CKR_KEY_HANDLE_INVALID", _REINSERT, Cure.FRESH_WORKER),
     0x062: ("CKR_KEY_SIZE_RANGE", _MECHANISM, Cure.OTHER_MECHANISM),
     0x063: ("CKR_KEY_TYPE_INCONSISTENT", _MECHANISM, Cure.OTHER_MECHANISM),
-    0x068: ("CKR_KEY_FUNCTION_NOT_PERMITTED", "the key was made without permission to sign (CKA_SIGN)", Cure.OTHER_MECHANISM),
+    0x068: (
+        "CKR_KEY_FUNCTION_NOT_PERMITTED",
+        "the key was made without permission for this (CKA_SIGN, CKA_DERIVE)",
+        Cure.OTHER_MECHANISM,
+    ),
     0x070: ("CKR_MECHANISM_INVALID", _MECHANISM, Cure.OTHER_MECHANISM),
     0x071: ("CKR_MECHANISM_PARAM_INVALID", _MECHANISM, Cure.OTHER_MECHANISM),
     0x082: ("CKR_OBJECT_HANDLE_INVALID", _REINSERT, Cure.FRESH_WORKER),
@@ -81,6 +92,8 @@ _TABLE: dict[int, tuple[str, str, Cure]] = {
     0x0B0: ("CKR_SESSION_CLOSED", _REINSERT, Cure.FRESH_WORKER),
     0x0B1: ("CKR_SESSION_COUNT", "the token allows no further session; end other programs that use it", Cure.FRESH_WORKER),
     0x0B3: ("CKR_SESSION_HANDLE_INVALID", _REINSERT, Cure.FRESH_WORKER),
+    0x0D0: ("CKR_TEMPLATE_INCOMPLETE", _AGREE, Cure.NONE),
+    0x0D1: ("CKR_TEMPLATE_INCONSISTENT", _AGREE, Cure.NONE),
     0x0E0: ("CKR_TOKEN_NOT_PRESENT", _REINSERT, Cure.FRESH_WORKER),
     0x0E1: ("CKR_TOKEN_NOT_RECOGNIZED", _REINSERT, Cure.FRESH_WORKER),
     0x100: ("CKR_USER_ALREADY_LOGGED_IN", "nothing needs to be done", Cure.NONE),
@@ -88,9 +101,11 @@ _TABLE: dict[int, tuple[str, str, Cure]] = {
     0x102: ("CKR_USER_PIN_NOT_INITIALIZED", "set the user's PIN with the token's own tool", Cure.OTHER_PIN),
     0x104: ("CKR_USER_ANOTHER_ALREADY_LOGGED_IN", "end the other program that is logged in to the token", Cure.NONE),
     0x105: ("CKR_USER_TOO_MANY_TYPES", "end the other program that is logged in to the token", Cure.NONE),
+    0x130: ("CKR_DOMAIN_PARAMS_INVALID", "the public key is not on the curve of the token's key", Cure.NONE),
     0x150: ("CKR_BUFFER_TOO_SMALL", "report it with the module's name", Cure.NONE),
     0x190: ("CKR_CRYPTOKI_NOT_INITIALIZED", _REINSERT, Cure.FRESH_WORKER),
     0x191: ("CKR_CRYPTOKI_ALREADY_INITIALIZED", "nothing needs to be done", Cure.NONE),
+    0x1B9: ("CKR_PUBLIC_KEY_INVALID", "the public key is not one of the token's key's curve", Cure.NONE),
 }
 
 _UNKNOWN = (_VENDOR, Cure.FRESH_WORKER)

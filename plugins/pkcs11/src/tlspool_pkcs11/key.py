@@ -13,16 +13,17 @@ refuses it gets the next one, and that is remembered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from tlspool_core.api import KeyStoreError
 from tlspool_pkcs11 import protocol as wire
+from tlspool_pkcs11.agreement import agreement
 from tlspool_pkcs11.client import TokenFault, WorkerGone
-from tlspool_pkcs11.cryptoki import CKO_PRIVATE_KEY
 from tlspool_pkcs11.faults import Cure
+from tlspool_pkcs11.library import CKO_PRIVATE_KEY
 from tlspool_pkcs11.login import CKF_PROTECTED_AUTHENTICATION_PATH, PinUse
 from tlspool_pkcs11.lookup import Found, Lookup, present_token
 from tlspool_pkcs11.mechanisms import BadSignature, Way, scheme_name, schemes
@@ -31,6 +32,7 @@ from tlspool_pkcs11.uri import Pkcs11Uri, build_uri
 
 # far above a TLS 1.2 handshake with the largest messages that the engine takes
 _MAX_CONTENT: Final = 1024 * 1024
+PAD_FOR_EACH: Final = "it wants a login at the token's PIN pad for each signature, which python-pkcs11 cannot ask for"
 
 
 class Pkcs11Key:
@@ -120,10 +122,33 @@ class Pkcs11Key:
         raise KeyStoreError(f"{self.uri}: no {scheme_name(scheme)} signature: {reason}")
 
     async def _sign(self, way: Way, data: bytes) -> bytes:
-        """Once, and a second time with a fresh worker if that may help: a signature that nobody received does no harm."""
+        return await self._mended(lambda found: self._signed_by(found, way, data))
+
+    async def agree(self, peer_public: bytes) -> bytes:
+        """Shared secret with a public key (DER SubjectPublicKeyInfo), as long as the curve's field. Raises KeyStoreError."""
+        wanted = agreement(peer_public)
+        if self._public is None or self._public.kind != wanted.kind:
+            raise KeyStoreError(f"{self.uri} is not on the curve {wanted.kind.removeprefix('ec-')}")
+        flags = self._found.record.flags
+        if not flags & wire.OBJECT_DERIVES or flags & wire.OBJECT_ALWAYS_AUTHENTICATE:
+            raise KeyStoreError(f"{self.uri} may not agree on keys without further ado (CKA_DERIVE, CKA_ALWAYS_AUTHENTICATE)")
+
+        async def attempt(found: Found) -> bytes:
+            request = wire.Agree(found.record.reference, wanted.point, wanted.length)
+            return (await found.worker.call(request, wire.Value)).value
+
+        try:
+            return wanted.secret(await self._mended(attempt))
+        except TokenFault as fault:
+            raise KeyStoreError(f"{self.uri}: no key agreement: {fault}; {fault.remedy}") from None
+        except WorkerGone as gone:
+            raise KeyStoreError(f"{self.uri}: no key agreement: {gone}") from None
+
+    async def _mended(self, attempt: Callable[[Found], Awaitable[bytes]]) -> bytes:
+        """Once, and a second time with a fresh worker if that may help: an answer that nobody received does no harm."""
         found = await self._placed()
         try:
-            return await self._signed_by(found, way, data)
+            return await attempt(found)
         except WorkerGone:
             if found.record.flags & wire.OBJECT_ALWAYS_AUTHENTICATE:
                 # a PIN was on its way, and nobody knows what became of it
@@ -132,7 +157,7 @@ class Pkcs11Key:
             if fault.cure is not Cure.FRESH_WORKER:
                 raise
             await found.module.replace(found.worker, str(fault))
-        return await self._signed_by(await self._placed(), way, data)
+        return await attempt(await self._placed())
 
     async def _signed_by(self, found: Found, way: Way, data: bytes) -> bytes:
         record, worker = found.record, found.worker
@@ -143,11 +168,11 @@ class Pkcs11Key:
     async def _signed_with_pin(self, found: Found, way: Way, data: bytes) -> bytes:
         """For keys with CKA_ALWAYS_AUTHENTICATE: the PIN goes with each signature (PKCS #11 v3.1 section 4.9, CKU_CONTEXT_SPECIFIC)."""
         record, worker, token, settings = found.record, found.worker, found.token, found.module.settings
-        at_token = token.flags & CKF_PROTECTED_AUTHENTICATION_PATH
-        authenticate = wire.AUTHENTICATE_AT_TOKEN if at_token else wire.AUTHENTICATE_WITH_PIN
+        if token.flags & CKF_PROTECTED_AUTHENTICATION_PATH:
+            raise KeyStoreError(f"{self.uri}: {PAD_FOR_EACH}")
 
         async def attempt(pin: bytes | None) -> bytes:
-            request = wire.Sign(record.reference, way.mechanism, authenticate, way.parameters, data, pin or b"")
+            request = wire.Sign(record.reference, way.mechanism, 1, way.parameters, data, pin or b"")
             return (await worker.call(request, wire.Value, settings.login_timeout)).value
 
         source = self._lookup.pin_source(found.module, token, self._wanted)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from tlspool_core.api import KeyStoreError
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
-from tlspool_pkcs11.cryptoki import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY
+from tlspool_pkcs11.library import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY
 from tlspool_pkcs11.login import PinKeeper, PinUse, token_key
 from tlspool_pkcs11.module import Module
 from tlspool_pkcs11.pins import PinSource

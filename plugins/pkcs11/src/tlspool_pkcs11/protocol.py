@@ -159,9 +159,7 @@ OBJECT_SIGNS = 1
 OBJECT_ALWAYS_AUTHENTICATE = 2
 OBJECT_READABLE = 4
 OBJECT_EXTRACTABLE = 8
-
-AUTHENTICATE_WITH_PIN = 1
-AUTHENTICATE_AT_TOKEN = 2
+OBJECT_DERIVES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +175,7 @@ class Objects(Message):
 class Sign(Message):
     """Sign `data` with a mechanism whose parameter block is the CK_ULONGs of `parameters`. Answered by Value.
 
-    `authenticate` is not 0 where the key wants a login for each signature (CKA_ALWAYS_AUTHENTICATE): AUTHENTICATE_WITH_PIN, or
-    AUTHENTICATE_AT_TOKEN if the token asks for the PIN itself.
+    `authenticate` is 1 where the key wants a login for each signature (CKA_ALWAYS_AUTHENTICATE), otherwise 0.
     """
 
     KIND: ClassVar[int] = 9
@@ -210,6 +207,17 @@ class ReadValue(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Agree(Message):
+    """The secret of `length` octets that a private key shares with a public point. Answered by Value."""
+
+    KIND: ClassVar[int] = 13
+    LAYOUT: ClassVar[tuple[Any, ...]] = ("I", "b", "H")
+    reference: int
+    public: bytes
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failed(Message):
     """The request failed. `value` is the CKR_ number, or 0 if no function of the library was to blame; `text` says the rest."""
 
@@ -219,7 +227,8 @@ class Failed(Message):
     text: str
 
 
-REQUESTS: dict[int, type[Message]] = {kind.KIND: kind for kind in (Configure, ListTokens, Login, ListObjects, Sign, ReadValue)}
+_TO_WORKER = (Configure, ListTokens, Login, ListObjects, Sign, ReadValue, Agree)
+REQUESTS: dict[int, type[Message]] = {kind.KIND: kind for kind in _TO_WORKER}
 REPLIES: dict[int, type[Message]] = {kind.KIND: kind for kind in (Loaded, Tokens, Done, Objects, Value, Failed)}
 
 _M = TypeVar("_M", bound=Message)

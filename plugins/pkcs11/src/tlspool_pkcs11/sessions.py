@@ -3,12 +3,13 @@
 Theory of operation
 -------------------
 Login belongs to the whole process, not to a session, so one session for each token is enough for a worker that does one thing
-at a time.  The session stays open and object handles stay known: a signature then costs C_SignInit and C_Sign and no search.
+at a time (beside the one through which python-pkcs11 logged in).  The session stays open and object handles stay known: a signature
+then costs no search.
 An object is named to the daemon by a reference, a small number that is never used again, so that a stale name cannot reach
 another object.
 
-After an error in the middle of a signature the token may think that the operation is still going on; the session is then
-replaced (the new one is opened first, since a token logs out when its last session closes).
+After an error the token may think that the operation is still going on; the session is then replaced (the new one is opened
+first, since a token logs out when its last session closes).
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import ctypes
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
 
-from tlspool_pkcs11 import cryptoki as ck
+from tlspool_pkcs11 import library as ck
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.faults import (
     CKR_ATTRIBUTE_SENSITIVE,
@@ -35,8 +35,9 @@ _CLASSES = (ck.CKO_PRIVATE_KEY, ck.CKO_PUBLIC_KEY, ck.CKO_CERTIFICATE, ck.CKO_SE
 _NAMES = (ck.CKA_ID, ck.CKA_LABEL)
 _KEY = (*_NAMES, ck.CKA_KEY_TYPE, ck.CKA_PUBLIC_KEY_INFO)
 _PUBLIC = (ck.CKA_MODULUS, ck.CKA_PUBLIC_EXPONENT, ck.CKA_EC_PARAMS, ck.CKA_EC_POINT, ck.CKA_PARAMETER_SET)
+_MANNERS = (ck.CKA_SIGN, ck.CKA_DERIVE, ck.CKA_ALWAYS_AUTHENTICATE, ck.CKA_EXTRACTABLE, ck.CKA_ALLOWED_MECHANISMS)
 _WANTED: Mapping[int, Sequence[int]] = {
-    ck.CKO_PRIVATE_KEY: (*_KEY, *_PUBLIC, ck.CKA_SIGN, ck.CKA_ALWAYS_AUTHENTICATE, ck.CKA_EXTRACTABLE, ck.CKA_ALLOWED_MECHANISMS),
+    ck.CKO_PRIVATE_KEY: (*_KEY, *_PUBLIC, *_MANNERS),
     # CKA_VALUE of a public key is the key itself where it has no structure (ML-DSA); it is never asked of a private key
     ck.CKO_PUBLIC_KEY: (*_KEY, *_PUBLIC, ck.CKA_VALUE),
     ck.CKO_CERTIFICATE: (*_NAMES, ck.CKA_VALUE),
@@ -44,23 +45,8 @@ _WANTED: Mapping[int, Sequence[int]] = {
     ck.CKO_DATA: _NAMES,
 }
 _ABSENT = 2**64 - 1
-_SIZE = ctypes.sizeof(ck.ULONG)
+_SIZE = ctypes.sizeof(ctypes.c_ulong)
 _CODE = "Q" if _SIZE == 8 else "I"
-
-
-class Library(Protocol):
-    """The functions of a token library that a worker uses; `cryptoki.Cryptoki` is the real one."""
-
-    def slots(self) -> Sequence[int]: ...
-    def token(self, slot: int) -> ck.TokenInfo: ...
-    def signing_mechanisms(self, slot: int) -> Sequence[int]: ...
-    def open_session(self, slot: int) -> int: ...
-    def close_session(self, session: int) -> None: ...
-    def login(self, session: int, user: int, pin: bytes | None) -> None: ...
-    def find(self, session: int, object_class: int) -> Sequence[int]: ...
-    def attributes(self, session: int, handle: int, wanted: Sequence[int]) -> Mapping[int, bytes]: ...
-    def sign_init(self, session: int, mechanism: int, parameters: tuple[int, ...], handle: int) -> None: ...
-    def sign(self, session: int, data: bytes) -> bytes: ...
 
 
 class UnknownReference(Exception):
@@ -70,10 +56,10 @@ class UnknownReference(Exception):
 class Sessions:
     """Tokens, sessions and objects of one library."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: ck.Library) -> None:
         self._library = library
         self._sessions: dict[int, int] = {}
-        self._objects: dict[int, tuple[int, int]] = {}
+        self._objects: dict[int, tuple[int, int, int]] = {}
         self._references: dict[tuple[int, int], int] = {}
 
     def tokens(self) -> tuple[wire.TokenRecord, ...]:
@@ -108,7 +94,7 @@ class Sessions:
     def login(self, slot: int, pin: bytes | None) -> None:
         """Log in; being logged in already is as good."""
         try:
-            self._library.login(self._session(slot), ck.CKU_USER, pin)
+            self._library.login(slot, pin)
         except CryptokiError as error:
             if error.value != CKR_USER_ALREADY_LOGGED_IN:
                 raise
@@ -126,7 +112,7 @@ class Sessions:
         found = self._library.attributes(session, handle, _WANTED[object_class])
         first, second = _material(object_class, found)
         return wire.ObjectRecord(
-            reference=self._reference(slot, handle),
+            reference=self._reference(slot, handle, object_class),
             object_class=object_class,
             key_type=_number(found.get(ck.CKA_KEY_TYPE, b"")),
             id=found.get(ck.CKA_ID, b""),
@@ -138,34 +124,35 @@ class Sessions:
             allowed_mechanisms=_numbers(found.get(ck.CKA_ALLOWED_MECHANISMS, b"")),
         )
 
-    def _reference(self, slot: int, handle: int) -> int:
+    def _reference(self, slot: int, handle: int, object_class: int) -> int:
         reference = self._references.setdefault((slot, handle), len(self._references) + 1)
-        self._objects[reference] = (slot, handle)
+        self._objects[reference] = (slot, handle, object_class)
         return reference
 
     def sign(self, request: wire.Sign) -> bytes:
         """One signature. Raises CryptokiError and UnknownReference."""
-        slot, handle = self._object(request.reference)
+        slot, handle, _ = self._object(request.reference)
         try:
             return self._sign(self._session(slot), handle, request)
         except CryptokiError as error:
-            beginning = error.function == "C_SignInit"
-            if beginning and error.value != CKR_OPERATION_ACTIVE:
-                raise
             self._renew(slot)
-            # a PIN may have been sent behind the beginning, so only that is tried anew
-            if not beginning:
+            # with a PIN there is no second attempt: it may have been sent
+            if error.value != CKR_OPERATION_ACTIVE or request.authenticate:
                 raise
         return self._sign(self._session(slot), handle, request)
 
     def _sign(self, session: int, handle: int, request: wire.Sign) -> bytes:
-        self._library.sign_init(session, request.mechanism, request.parameters, handle)
-        if request.authenticate:
-            pin = None if request.authenticate == wire.AUTHENTICATE_AT_TOKEN else request.pin
-            self._library.login(session, ck.CKU_CONTEXT_SPECIFIC, pin)
-        return self._library.sign(session, request.data)
+        pin = request.pin if request.authenticate else None
+        return self._library.sign(session, handle, request.mechanism, request.parameters, request.data, pin)
 
-    def _object(self, reference: int) -> tuple[int, int]:
+    def agree(self, reference: int, public: bytes, length: int) -> bytes:
+        """The shared secret of a private key and a public point. Raises CryptokiError and UnknownReference."""
+        slot, handle, object_class = self._object(reference)
+        if object_class != ck.CKO_PRIVATE_KEY:
+            raise CryptokiError("C_DeriveKey", CKR_OBJECT_HANDLE_INVALID)
+        return self._library.agree(self._session(slot), handle, public, length)
+
+    def _object(self, reference: int) -> tuple[int, int, int]:
         try:
             return self._objects[reference]
         except KeyError:
@@ -181,11 +168,10 @@ class Sessions:
 
     def value(self, reference: int) -> bytes:
         """CKA_VALUE of a secret or data object. Raises CryptokiError if the token keeps it to itself."""
-        slot, handle = self._object(reference)
-        session = self._session(slot)
-        found = self._library.attributes(session, handle, (ck.CKA_CLASS, ck.CKA_VALUE))
-        if _number(found.get(ck.CKA_CLASS, b"")) not in (ck.CKO_SECRET_KEY, ck.CKO_DATA):
+        slot, handle, object_class = self._object(reference)
+        if object_class not in (ck.CKO_SECRET_KEY, ck.CKO_DATA):
             raise CryptokiError("C_GetAttributeValue", CKR_OBJECT_HANDLE_INVALID)
+        found = self._library.attributes(self._session(slot), handle, (ck.CKA_VALUE,))
         if ck.CKA_VALUE not in found:
             raise CryptokiError("C_GetAttributeValue", CKR_ATTRIBUTE_SENSITIVE)
         return found[ck.CKA_VALUE]
@@ -215,6 +201,7 @@ def _flags(object_class: int, found: Mapping[int, bytes]) -> int:
     flags = wire.OBJECT_EXTRACTABLE * extractable
     if object_class == ck.CKO_PRIVATE_KEY:
         flags |= wire.OBJECT_SIGNS * holds(ck.CKA_SIGN, True)
+        flags |= wire.OBJECT_DERIVES * holds(ck.CKA_DERIVE, False)
         flags |= wire.OBJECT_ALWAYS_AUTHENTICATE * holds(ck.CKA_ALWAYS_AUTHENTICATE, False)
     elif object_class == ck.CKO_SECRET_KEY:
         flags |= wire.OBJECT_READABLE * (extractable and not holds(ck.CKA_SENSITIVE, True))

@@ -17,11 +17,11 @@ from typing import Any
 from tlspool_core.api import Key, KeyInfo, KeyStore, KeyStoreError, PinRequest
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
-from tlspool_pkcs11.cryptoki import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_SECRET_KEY
 from tlspool_pkcs11.discovery import configured_modules, default_rows, vendor_rows
 from tlspool_pkcs11.faults import Cure
 from tlspool_pkcs11.inventory import token_inventory
 from tlspool_pkcs11.key import Pkcs11Key
+from tlspool_pkcs11.library import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_SECRET_KEY
 from tlspool_pkcs11.login import PinKeeper
 from tlspool_pkcs11.lookup import Found, Lookup, token_uri
 from tlspool_pkcs11.module import Module, log
@@ -68,6 +68,13 @@ class Pkcs11Store(KeyStore):
 
     async def find(self, uri: str) -> Key:
         """The one private key that the URI names. Raises KeyStoreError."""
+        return await self._key(uri)
+
+    async def agree(self, uri: str, peer_public: bytes) -> bytes:
+        """ECDH inside the token: shared secret with a public key, DER SubjectPublicKeyInfo. Raises KeyStoreError."""
+        return await (await self._key(uri)).agree(peer_public)
+
+    async def _key(self, uri: str) -> Pkcs11Key:
         lookup = self._ready
         wanted = _parsed(uri)
         if wanted.type not in (None, "private"):

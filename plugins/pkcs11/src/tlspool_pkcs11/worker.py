@@ -19,9 +19,10 @@ from collections.abc import Callable
 
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.confinement import confine
-from tlspool_pkcs11.cryptoki import Cryptoki, LibraryInfo
+from tlspool_pkcs11.cryptoki import Cryptoki
 from tlspool_pkcs11.faults import CryptokiError, ckr_name
-from tlspool_pkcs11.sessions import Library, Sessions, UnknownReference
+from tlspool_pkcs11.library import Library, LibraryInfo
+from tlspool_pkcs11.sessions import Sessions, UnknownReference
 
 _RECEIVE = 65536
 
@@ -73,6 +74,8 @@ class Worker:
                 return wire.Objects(self._loaded.objects(slot))
             case wire.ReadValue(reference):
                 return wire.Value(self._loaded.value(reference))
+            case wire.Agree(reference, public, length):
+                return wire.Value(self._loaded.agree(reference, public, length))
             case _:
                 raise Refused(f"{type(request).__name__} is no request")
 
