@@ -9,10 +9,10 @@ import sys
 import time
 
 from demo import setting
-from demo.scenes import certificates, passwords
+from demo.scenes import certificates, gpg, passwords
 from demo.stage import DemoFailed, Stage
 
-SCENES = (certificates, passwords)
+SCENES = (certificates, passwords, gpg)
 
 
 def main() -> int:
