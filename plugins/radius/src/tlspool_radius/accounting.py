@@ -1,0 +1,129 @@
+"""Accounting: records as attributes, and the courier that brings them to a server.
+
+Theory of operation
+-------------------
+`describe` turns a record into attributes at the moment when it is taken over; only Acct-Delay-Time is added when it is sent, and says
+for how long it has been waiting.  The things that are accounted have an Acct-Session-Id each; Acct-Multi-Session-Id is the TLS session
+that they belong to.  What is counted is named by Connect-Info (kind and instance), and the count is in Acct-Output-Octets with its
+Gigawords, the one pair of attributes that holds 64 bits; the pool's own sessions have octets there, and in Acct-Input-Octets.
+
+The courier sends one record at a time, the oldest first, and takes the next when a server has acknowledged it.  If none answers, it
+tries again after a pause that grows; nothing is passed over and nothing is dropped, however long that takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from tlspool_core.api import AccountingRecord
+from tlspool_radius import attributes as a
+from tlspool_radius.access import user_name
+from tlspool_radius.attributes import Attributes, number, text
+from tlspool_radius.ledger import Entry, Ledger, LedgerError
+from tlspool_radius.packets import ACCOUNTING_REQUEST
+from tlspool_radius.servers import NoAnswer, Servers
+
+log = logging.getLogger("tlspool.radius")
+
+_EVENTS: Final = {"start": 1, "stop": 2, "interim": 3}  # Acct-Status-Type, RFC 2866 section 5.1
+_REMOTE: Final = 3  # Acct-Authentic: not by RADIUS, but by the TLS handshake
+_PAUSE: Final = (0.2, 30.0)  # seconds: the first, and the longest
+_LOOK: Final = 1.0  # seconds until we look again for what other processes have added, or whether they have gone
+_MOST_CLASSES: Final = 2500  # bytes of Class in one record, so that it fits a packet
+
+
+def describe(record: AccountingRecord, nas_identifier: str, anonymous: str, now: float) -> Attributes:
+    """All that a server is told of a record, apart from the delay. Raises Denied if the identity cannot be told."""
+    known = record.attributes
+    described: Attributes = [
+        (a.ACCT_STATUS_TYPE, number(_EVENTS[record.event])),
+        (a.ACCT_SESSION_ID, text(record.record_id)),
+        (a.ACCT_MULTI_SESSION_ID, text(str(known.get("session", "")))),
+        (a.USER_NAME, user_name(record.remote_identity, anonymous)),
+        (a.NAS_IDENTIFIER, text(nas_identifier)),
+        (a.NAS_PORT_TYPE, number(a.VIRTUAL)),
+        (a.NAS_PORT_ID, text(str(known.get("service", "")))),
+        (a.CALLED_STATION_ID, text(str(record.local_identity or ""))),
+        (a.CALLING_STATION_ID, text(str(known.get("peer_address", "")))),
+        (a.CONNECT_INFO, text(f"{record.kind} {record.instance}".strip())),
+        (a.ACCT_AUTHENTIC, number(_REMOTE)),
+    ]
+    happened = record.started if record.event == "start" else now if record.ended is None else record.ended
+    described.append((a.EVENT_TIMESTAMP, number(happened)))
+    if record.event != "start":
+        described.append((a.ACCT_SESSION_TIME, number(happened - record.started)))
+    described += _counts(record)
+    if record.event == "stop" and "cause" in known:
+        described.append((a.ACCT_TERMINATE_CAUSE, number(known["cause"])))
+    return a.non_empty([*described, *_classes(record)])
+
+
+def _classes(record: AccountingRecord) -> Attributes:
+    """What the server wanted to have back (RFC 2865 section 5.25), unchanged."""
+    kept: Attributes = []
+    left = _MOST_CLASSES
+    for value in record.attributes.get("classes", ()):
+        left -= len(value) + 2
+        if left < 0 or len(value) > a.MAX_VALUE:
+            log.warning("attributes Class are left out of an accounting record: they are longer than a packet")
+            break
+        kept.append((a.CLASS, value))
+    return kept
+
+
+def _counts(record: AccountingRecord) -> Attributes:
+    counts: Attributes = []
+    if "octets_in" in record.attributes:
+        counts += a.octets(record.attributes["octets_in"], a.ACCT_INPUT_OCTETS, a.ACCT_INPUT_GIGAWORDS)
+    count = record.attributes.get("octets_out", record.count)
+    if count is not None:
+        counts += a.octets(count, a.ACCT_OUTPUT_OCTETS, a.ACCT_OUTPUT_GIGAWORDS)
+    return counts
+
+
+class Courier:
+    """Delivers what is in the ledger until it is cancelled."""
+
+    def __init__(self, ledger: Ledger, servers: Servers) -> None:
+        self._ledger = ledger
+        self._servers = servers
+
+    async def run(self) -> None:
+        """Deliver for ever."""
+        pause = _PAUSE[0]
+        while True:
+            try:
+                if not await self._ledger.mine():
+                    await asyncio.sleep(_LOOK)
+                    continue
+                await self._deliver()
+                pause = _PAUSE[0]
+            except (NoAnswer, LedgerError) as error:
+                log.warning("accounting waits: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _PAUSE[1])
+            except Exception:  # a fault of ours must not end all accounting
+                log.exception("accounting waits")
+                await asyncio.sleep(_PAUSE[1])
+
+    async def _deliver(self) -> None:
+        """All that is there, then wait for more. Raises NoAnswer or LedgerError."""
+        self._ledger.added.clear()
+        entries = await self._ledger.first()
+        for entry in entries:
+            await self._servers.ask(ACCOUNTING_REQUEST, with_delay(entry, time.time()))
+            await self._ledger.remove(entry.number)
+        if not entries:
+            try:
+                async with asyncio.timeout(_LOOK):
+                    await self._ledger.added.wait()
+            except TimeoutError:
+                return
+
+
+def with_delay(entry: Entry, now: float) -> Attributes:
+    """What is sent for a record that has waited until now."""
+    return [*entry.attributes, (a.ACCT_DELAY_TIME, number(now - entry.taken))]
