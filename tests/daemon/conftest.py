@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,11 @@ backend = "memory"
 class DaemonProcess:
     """A daemon; ended at the end of its test."""
 
-    def __init__(self, directory: Path, extra: str = "", *, real: bool = False) -> None:
-        """`extra` is configuration: what stands before a line `---` goes to the top. `real`: with the installed plugins."""
+    def __init__(self, directory: Path, extra: str = "", *, real: bool = False, path: Sequence[Path] = ()) -> None:
+        """`extra` is configuration: what stands before a line `---` goes to the top. `real`: with the installed plugins.
+
+        `path` is where modules are found beside those of this directory.
+        """
         self.real = real
         self.directory = directory
         self.path = directory / "tlspool.sock"
@@ -45,7 +48,7 @@ class DaemonProcess:
         self.config = directory / "tlspool.toml"
         self.configure(extra)
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join((str(HERE), str(ROOT))),
+            "PYTHONPATH": os.pathsep.join(str(each) for each in (*path, HERE, ROOT)),
             "PYTHONWARNINGS": "error",
         }
         with self.log.open("wb") as log:

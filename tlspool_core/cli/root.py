@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "ping": ("connect", "ping", "Ask the pool who it is."),
     "status": ("status", "status", "Show what a running pool tells of itself."),
     "connect": ("connect", "connect", "Connect to a TLS server through the pool."),
+    "pin": ("pin", "pin", "Answer the pool's questions for PINs."),
     "localid": ("localid", "localid", "Local identities and their credentials."),
     "disclose": ("disclose", "disclose", "Which local identities remotes may see."),
     "trust": ("trust", "trust", "Whom to trust: anchors, pins, and rules for remotes."),
