@@ -21,6 +21,7 @@ from tlspool_core.cli.output import (
     role_option,
     type_option,
 )
+from tlspool_core.cli.typed import TypedCommand
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import ConfigReader, CredentialType, LocalCredential, LocalIdentity
 
@@ -83,7 +84,7 @@ def _entry(reader: ConfigReader, identity: DoNAI) -> LocalIdentity:
     return entry
 
 
-@localid.command()
+@localid.command(cls=TypedCommand)
 @click.argument("identity")
 @click.argument("file", type=click.File("rb"), required=False)
 @type_option

@@ -21,6 +21,7 @@ from tlspool_core.cli.output import (
     role_option,
     type_option,
 )
+from tlspool_core.cli.typed import TypedCommand
 from tlspool_core.interfaces import ConfigReader, TrustRecord
 from tlspool_core.policy.demands import parse_key, remote_key, spell_key
 
@@ -30,7 +31,7 @@ def trust() -> None:
     """Whom to trust: anchors, pins, revocation lists, and rules for remotes."""
 
 
-@trust.command()
+@trust.command(cls=TypedCommand)
 @click.argument("files", nargs=-1, type=click.File("rb"), metavar="[FILE]...")
 @type_option
 @click.option("--pin", is_flag=True, help="FILE is the remote's own credential, not an authority's.")
@@ -50,6 +51,8 @@ def add(
     expression: str | None,
 ) -> None:
     """Trust what is in FILEs (- for standard input), for remotes in the given role.
+
+    --TYPE is short for --type TYPE.
 
     \b
       tlspool trust add --type TYPE ca.pem                        an authority
