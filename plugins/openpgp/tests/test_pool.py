@@ -115,7 +115,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, gpg: Any, web: Any, john: An
     made.local(JOHN, john, "client", "john")
     made.local(MARY, mary, "client", "mary")
     made.tlspool("trust", "add", "--type", "openpgp", "--role", "server", "-", stdin=web.public)
-    made.tlspool("trust", "add", "--type", "openpgp", "--role", "client", "-", stdin=john.public)
+    made.tlspool("trust", "add", "--openpgp", "--role", "client", "-", stdin=john.public)
     made.tlspool("disclose", "add", ".example.org", JOHN, MARY)
     made.start()
     yield made

@@ -12,14 +12,15 @@ among them if, and only if, it verifies.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA224, SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from pgpy import packet as pgpy_packet
 
 from tlspool_openpgp.packets import (
     PUBLIC_KEY,
@@ -39,6 +40,12 @@ from tlspool_openpgp.packets import (
     signature_frame,
     walk,
 )
+
+try:
+    import imghdr  # noqa: F401
+except ImportError:  # gone from Python 3.13; pgpy wants it for pictures, which are never looked at
+    sys.modules["imghdr"] = ModuleType("imghdr")
+from pgpy import packet as pgpy_packet
 
 MAX_VERIFIED = 128  # signatures of one request
 MIN_RSA_BITS, MAX_RSA_BITS, MAX_EXPONENT_BITS = 2048, 8192, 64
