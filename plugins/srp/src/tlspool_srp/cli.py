@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from tlspool_core.api import CliContext, DoNAI, InvalidIdentity
+from tlspool_srp.bound import bind
 from tlspool_srp.groups import GROUPS
+from tlspool_srp.secrets import ClientAccount
 from tlspool_srp.tpasswd import read_openssl, read_tpasswd
 from tlspool_srp.verifiers import SEED_KEY, TYPE, Verifier, find_verifier, make_verifier, record_for, record_key
 
@@ -141,6 +144,28 @@ def import_file(context: CliContext, file: Path, conf: Path | None, domain: str 
             databases.delete_trust(record_key(identity), TYPE)
             databases.put_trust(record_for(identity, verifier))
     click.echo(f"imported {len(users)} users")
+
+
+@srp.command("bind")
+@click.argument("identity", type=Identity())
+@click.argument("account", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--server", required=True, help="The server's identity.")
+@click.option("--user", help="Name that the server knows, if it is not the whole identity.")
+@click.option("--public", required=True, type=click.File("rb"), help="Public half of the key in the token, PEM or DER.")
+def bind_account(identity: DoNAI, account: Path, server: str, user: str | None, public: BinaryIO) -> None:
+    """Bind a new password to a key in a token (SRP#11): writes the client's ACCOUNT, and the password to standard output.
+
+    The password is for `tlspool srp add` on the server, once; nobody needs to keep it.
+    """
+    name = user or str(identity)
+    try:
+        at = DoNAI.parse(server)
+        point, password = bind(public.read(), name, str(at))
+        with account.open("xb") as file:
+            file.write(ClientAccount(name, at, point=point).encode())
+    except (InvalidIdentity, ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(password)
 
 
 class SrpCommands:
