@@ -118,6 +118,10 @@ class Programs:
         self._sockets.append(sock)
         return sock
 
+    def adopt(self, sock: socket.socket) -> None:
+        """Close this socket, too, in the end."""
+        self._sockets.append(sock)
+
     def end(self) -> None:
         for sock in self._sockets:
             sock.close()
