@@ -7,8 +7,10 @@ very bytes:
 
 1. The lengths of packet and attributes add up, down to the attributes of vendors: decoders have looped for ever on lengths of 0.
 2. It answers this request: identifier, a code that belongs there, Response Authenticator (RFC 2865 section 3).
-3. Replies to Access-Request have exactly one Message-Authenticator, and it is right (RFC 3579 section 3.2); without it, an attacker who sees the request can turn a Reject into an Accept (BlastRADIUS, CVE-2024-3596).  Our requests have one, too, and
-   it comes first.  A sign of health (Status-Server) permits nothing, and many servers do not sign it so; if it is signed, it must be right.  A Proxy-State that we did not send is the mark of that attack, and refused by pyrad.
+3. Replies to Access-Request have exactly one Message-Authenticator, and it is right (RFC 3579 section 3.2); without it, an attacker
+   who sees the request can turn a Reject into an Accept (BlastRADIUS, CVE-2024-3596).  Our requests have one, too, and it comes first.
+   A sign of health (Status-Server) permits nothing, and many servers do not sign it so; if it is signed, it must be right.
+   A Proxy-State that we did not send is the mark of that attack, and refused by pyrad.
 
 What fails is no reply: it is ignored, and the wait goes on, so that a forger cannot end it.
 """
