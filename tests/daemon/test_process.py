@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from toyplugin import CLIENT, SERVER
 from tlspool_core.cli.status import ask
 from tlspool_core.client import ErrorCode, Pool, PoolError
 from tlspool_core.pool.config import SocketConfig
+from tlspool_core.pool.daemon import Daemon
 from tlspool_core.pool.listeners import ListenError, listen
 
 Daemons = Callable[..., DaemonProcess]
@@ -204,6 +207,25 @@ def test_reload_applies_what_is_good_and_keeps_the_old_otherwise(daemons: Daemon
     daemon.configure(f"workers = 7\n---\n[[socket]]\npath = '{daemon.path}2'\n")
     daemon.signal(signal.SIGHUP)
     eventually(lambda: "some changes need a restart" in daemon.text)
+
+
+def test_credentials_are_made_anew_once_the_tokens_were_looked_at() -> None:
+    # a handshake during the rescan may have made one with the key of before; only the order of the two steps shows that it is not kept
+    steps: list[str] = []
+
+    async def rescan() -> None:
+        await asyncio.sleep(0)
+        steps.append("rescan")
+
+    daemon = Daemon.__new__(Daemon)
+    parts = {
+        "_plugins": SimpleNamespace(rescan=rescan),
+        "_pool": SimpleNamespace(credentials=SimpleNamespace(forget=lambda: steps.append("forget"))),
+    }
+    for name, part in parts.items():
+        setattr(daemon, name, part)
+    asyncio.run(daemon._rescan())
+    assert steps == ["rescan", "forget"]
 
 
 # --- stopping ----------------------------------------------------------------------------------------------------------------------
