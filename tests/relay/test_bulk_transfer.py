@@ -44,10 +44,15 @@ def collect(receive: Any, total: int) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize("suite", [0x1301, 0x1302, 0x1303])
+# TLS 1.3 with each cipher; TLS 1.2 with ECDHE_ECDSA and AES-128-GCM, ChaCha20-Poly1305
+@pytest.mark.parametrize("suite", [0x1301, 0x1302, 0x1303, 0xC02B, 0xCCA9], ids=hex)
 @pytest.mark.parametrize("limit", [16385, 1000])
 def test_both_directions_at_once(bench: Any, suite: int, limit: int) -> None:
-    case = bench.case(client=ClientSettings(cipher_suites=(suite,), record_size_limit=limit), server=ServerSettings())
+    versions = (0x0304,) if suite >> 8 == 0x13 else (0x0303,)
+    case = bench.case(
+        client=ClientSettings(versions=versions, cipher_suites=(suite,), record_size_limit=limit), server=ServerSettings()
+    )
+    assert case.connection.facts.cipher_suite == suite
     size = SIZE if limit == 16385 else SIZE // 8
     there, back = noise(1, size), noise(2, size)
 

@@ -106,8 +106,8 @@ class Relay(Watched):
     def start(self) -> None:
         """Begin; what the connection has received or wants to send already comes first."""
         self._partial = self._connection.records.take_incoming()
+        self._commons.touch(self)
         self.resume()
-        self.relax()
 
     def resume(self) -> None:
         """Go on after the session dealt with the connection: answered or refused its question, or made it send something."""
