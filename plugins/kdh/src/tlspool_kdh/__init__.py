@@ -1,0 +1,1 @@
+"""Kerberos in TLS for the TLS Pool."""

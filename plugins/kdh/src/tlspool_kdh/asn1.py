@@ -1,0 +1,112 @@
+"""The messages of Kerberos that travel in TLS-KDH, in ASN.1 (RFC 4120 appendix A).
+
+Theory of operation
+-------------------
+Definitions are asn1crypto's classes; only what the plugin reads or writes is here.  `decode` is strict: everything is parsed at once,
+nothing may follow, and whatever is wrong with the bytes is a ValueError.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from asn1crypto import core
+
+MAX_BYTES: Final = 64_000  # of one ticket or authenticator; tickets with authorization data are of some kilobytes
+
+
+def _at(number: int, *, optional: bool = False) -> dict[str, Any]:
+    return {"explicit": number, "optional": True} if optional else {"explicit": number}
+
+
+class _Strings(core.SequenceOf):  # type: ignore[misc]
+    _child_spec = core.GeneralString
+
+
+class PrincipalName(core.Sequence):  # type: ignore[misc]
+    _fields = (("name-type", core.Integer, _at(0)), ("name-string", _Strings, _at(1)))
+
+
+class EncryptionKey(core.Sequence):  # type: ignore[misc]
+    _fields = (("keytype", core.Integer, _at(0)), ("keyvalue", core.OctetString, _at(1)))
+
+
+class Checksum(core.Sequence):  # type: ignore[misc]
+    _fields = (("cksumtype", core.Integer, _at(0)), ("checksum", core.OctetString, _at(1)))
+
+
+class EncryptedData(core.Sequence):  # type: ignore[misc]
+    _fields = (("etype", core.Integer, _at(0)), ("kvno", core.Integer, _at(1, optional=True)), ("cipher", core.OctetString, _at(2)))
+
+
+class Ticket(core.Sequence):  # type: ignore[misc]
+    explicit = (1, 1)
+    _fields = (
+        ("tkt-vno", core.Integer, _at(0)),
+        ("realm", core.GeneralString, _at(1)),
+        ("sname", PrincipalName, _at(2)),
+        ("enc-part", EncryptedData, _at(3)),
+    )
+
+
+class _Transited(core.Sequence):  # type: ignore[misc]
+    _fields = (("tr-type", core.Integer, _at(0)), ("contents", core.OctetString, _at(1)))
+
+
+class _Typed(core.Sequence):  # type: ignore[misc]
+    _fields = (("type", core.Integer, _at(0)), ("data", core.OctetString, _at(1)))
+
+
+class _TypedList(core.SequenceOf):  # type: ignore[misc]
+    """HostAddresses and AuthorizationData alike."""
+
+    _child_spec = _Typed
+
+
+class EncTicketPart(core.Sequence):  # type: ignore[misc]
+    explicit = (1, 3)
+    _fields = (
+        ("flags", core.BitString, _at(0)),
+        ("key", EncryptionKey, _at(1)),
+        ("crealm", core.GeneralString, _at(2)),
+        ("cname", PrincipalName, _at(3)),
+        ("transited", _Transited, _at(4)),
+        ("authtime", core.GeneralizedTime, _at(5)),
+        ("starttime", core.GeneralizedTime, _at(6, optional=True)),
+        ("endtime", core.GeneralizedTime, _at(7)),
+        ("renew-till", core.GeneralizedTime, _at(8, optional=True)),
+        ("caddr", _TypedList, _at(9, optional=True)),
+        ("authorization-data", _TypedList, _at(10, optional=True)),
+    )
+
+
+class Authenticator(core.Sequence):  # type: ignore[misc]
+    explicit = (1, 2)
+    _fields = (
+        ("authenticator-vno", core.Integer, _at(0)),
+        ("crealm", core.GeneralString, _at(1)),
+        ("cname", PrincipalName, _at(2)),
+        ("cksum", Checksum, _at(3, optional=True)),
+        ("cusec", core.Integer, _at(4)),
+        ("ctime", core.GeneralizedTime, _at(5)),
+        ("subkey", EncryptionKey, _at(6, optional=True)),
+        ("seq-number", core.Integer, _at(7, optional=True)),
+        ("authorization-data", _TypedList, _at(8, optional=True)),
+    )
+
+
+def decode(kind: type[core.Sequence], data: bytes) -> dict[str, Any]:
+    """The values of a message as plain Python objects. Raises ValueError on anything that is not exactly one such message."""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{len(data)} bytes are too many")
+    try:
+        values: dict[str, Any] = kind.load(data, strict=True).native
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"no {kind.__name__}: {error}") from None
+    return values
+
+
+def encode(kind: type[core.Sequence], values: dict[str, Any]) -> bytes:
+    """DER of a message."""
+    der: bytes = kind(values).dump()
+    return der

@@ -1,0 +1,173 @@
+"""Tickets and Authenticators: made by a client, opened and judged by a service.
+
+Theory of operation
+-------------------
+A client has a ticket that only the service can open, and the session key that lies inside.  It proves that it has the key by an
+Authenticator, whose checksum covers what TLS wants proven (draft-vanrein-tls-kdh).  The service opens the ticket with its long-term
+key; from then on both have the session key, and nobody else.  Times are judged as in RFC 4120 section 3.2.3, with a configured skew;
+an Authenticator is taken once (section 3.2.3 as well), although its checksum ties it to one handshake anyway.
+
+Everything that is wrong with what a peer sent is a `TlsError` whose text says what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from tlspool_core.api import BadCertificate, CertificateExpired, CertificateUnknown, DecryptError, IllegalParameter
+from tlspool_kdh.asn1 import Authenticator, EncryptedData, EncTicketPart, Ticket, decode, encode
+from tlspool_kdh.codes import CHECKSUMS, KEY_USAGE
+from tlspool_kdh.crypto import KerberosKey, WrongKey, new_key
+
+_TICKET_USAGE: Final = 2  # RFC 4120 section 7.5.1
+_INVALID_FLAG: Final = "7"
+_MAX_REMEMBERED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A principal name with its realm, as RFC 1964 section 2.1.1 writes it."""
+
+    names: tuple[str, ...]
+    realm: str
+
+    def __str__(self) -> str:
+        return "/".join(self.names) + "@" + self.realm
+
+    @classmethod
+    def of(cls, name: Any, realm: str) -> Principal:
+        """From a PrincipalName. Raises ValueError for names that cannot be written unambiguously."""
+        names = tuple(name["name-string"])
+        if not names or not all(names) or not realm or any(set(part) & set("/@\\\0") for part in (*names, realm)):
+            raise ValueError("a principal name with empty or special parts")
+        return cls(names, realm)
+
+
+# finds the key of a service by principal, encryption type and key version (None: any). Raises LookupError in words. May block.
+FindKey = Callable[[Principal, int, int | None], KerberosKey]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTicket:
+    """What a service knows of a client once it has opened its ticket."""
+
+    client: Principal
+    service: Principal
+    session_key: KerberosKey
+    ends: float  # seconds since the epoch
+
+
+class Service:
+    """Opens tickets for the services whose keys it has; one for the process. Times in seconds."""
+
+    def __init__(self, find_key: FindKey, skew: float = 300.0, now: Callable[[], float] = time.time) -> None:
+        self._find_key = find_key
+        self.skew = skew
+        self.now = now
+        self._seen: dict[bytes, float] = {}
+        self._lock = threading.Lock()
+
+    def open(self, ticket: bytes) -> OpenedTicket:
+        """The content of a ticket that is valid now. Raises BadCertificate, CertificateUnknown or CertificateExpired."""
+        try:
+            outer = decode(Ticket, ticket)
+            service = Principal.of(outer["sname"], outer["realm"])
+            sealed = outer["enc-part"]
+            key = self._find_key(service, sealed["etype"], sealed["kvno"])
+            inner = decode(EncTicketPart, key.decrypt(_TICKET_USAGE, sealed["cipher"]))
+            client = Principal.of(inner["cname"], inner["crealm"])
+            session_key = KerberosKey(inner["key"]["keytype"], inner["key"]["keyvalue"])
+        except LookupError as error:
+            raise CertificateUnknown(str(error)) from None
+        except WrongKey:
+            raise BadCertificate("the ticket cannot be opened with the key of its service") from None
+        except ValueError as error:
+            raise BadCertificate(f"the ticket is malformed: {error}") from None
+        self._judge_times(inner)
+        return OpenedTicket(client, service, session_key, inner["endtime"].timestamp())
+
+    def _judge_times(self, inner: dict[str, Any]) -> None:
+        now, begins = self.now(), inner["starttime"] or inner["authtime"]
+        if "invalid" in inner["flags"] or _INVALID_FLAG in inner["flags"]:
+            raise BadCertificate("the ticket is postdated and was not validated")
+        if begins.timestamp() > now + self.skew:
+            raise BadCertificate(f"the ticket is valid from {begins:%Y-%m-%d %H:%M:%S} UTC, which is yet to come")
+        if inner["endtime"].timestamp() < now - self.skew:
+            raise CertificateExpired(f"the ticket ended at {inner['endtime']:%Y-%m-%d %H:%M:%S} UTC")
+
+    def accept(self, opened: OpenedTicket, scheme: int, content: bytes, signature: bytes) -> bytes:
+        """Check an Authenticator over `content`; returns its plaintext. Raises DecryptError or IllegalParameter."""
+        plaintext, values = open_authenticator(opened.session_key, signature)
+        kind, name = CHECKSUMS[scheme]
+        found = values["cksum"]
+        if found is None or found["cksumtype"] != kind:
+            raise IllegalParameter(f"the authenticator has no checksum of type {kind}")
+        if not hmac.compare_digest(found["checksum"], hashlib.new(name, content).digest()):
+            raise DecryptError("the authenticator is for another handshake")
+        if values["crealm"] != opened.client.realm or tuple(values["cname"]["name-string"]) != opened.client.names:
+            raise DecryptError("the authenticator is of another client than the ticket")
+        made = values["ctime"].timestamp()
+        if abs(made - self.now()) > self.skew:
+            raise DecryptError(f"the clocks differ by more than {self.skew:g} s: the authenticator was made at {values['ctime']}")
+        self._once(plaintext, made)
+        return plaintext
+
+    def _once(self, plaintext: bytes, made: float) -> None:
+        mark, now = hashlib.sha256(plaintext).digest(), self.now()
+        with self._lock:
+            if mark in self._seen:
+                raise DecryptError("the authenticator was used before")
+            if len(self._seen) >= _MAX_REMEMBERED:
+                self._seen = {old: until for old, until in self._seen.items() if until > now}
+            if len(self._seen) >= _MAX_REMEMBERED:
+                raise DecryptError("too many authenticators at a time to tell new from repeated ones")
+            self._seen[mark] = made + 2 * self.skew
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTicket:
+    """A ticket for one service as a client holds it."""
+
+    client: Principal
+    service: Principal
+    ticket: bytes  # DER
+    session_key: KerberosKey = field(repr=False)
+    ends: float = 0.0  # seconds since the epoch
+
+
+def make_authenticator(held: ClientTicket, scheme: int, content: bytes, now: float) -> bytes:
+    """DER EncryptedData of an Authenticator over `content`, with a fresh AES-256 subkey."""
+    kind, name = CHECKSUMS[scheme]
+    subkey, seconds = new_key(), int(now)
+    values = {
+        "authenticator-vno": 5,
+        "crealm": held.client.realm,
+        "cname": {"name-type": 1, "name-string": list(held.client.names)},
+        "cksum": {"cksumtype": kind, "checksum": hashlib.new(name, content).digest()},
+        "cusec": int((now - seconds) * 1_000_000),
+        "ctime": datetime.fromtimestamp(seconds, UTC),
+        "subkey": {"keytype": subkey.enctype, "keyvalue": subkey.value},
+    }
+    cipher = held.session_key.encrypt(KEY_USAGE, encode(Authenticator, values))
+    return encode(EncryptedData, {"etype": held.session_key.enctype, "cipher": cipher})
+
+
+def open_authenticator(session_key: KerberosKey, signature: bytes) -> tuple[bytes, dict[str, Any]]:
+    """Plaintext and values of an Authenticator in an EncryptedData without kvno. Raises DecryptError."""
+    try:
+        sealed = decode(EncryptedData, signature)
+        if sealed["etype"] != session_key.enctype or sealed["kvno"] is not None:
+            raise ValueError("not encrypted as the session key demands")
+        plaintext = session_key.decrypt(KEY_USAGE, sealed["cipher"])
+        return plaintext, decode(Authenticator, plaintext)
+    except WrongKey:
+        raise DecryptError("the authenticator is not encrypted with the session key of the ticket") from None
+    except ValueError as error:
+        raise DecryptError(f"the authenticator is malformed: {error}") from None

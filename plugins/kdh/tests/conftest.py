@@ -1,0 +1,108 @@
+"""A real KDC of MIT Kerberos with a realm of its own, on loopback and a free port, for the time of the tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REALM = "KDH.EXAMPLE"
+
+
+@dataclass(frozen=True)
+class Realm:
+    """Where things lie: configuration and keytabs."""
+
+    directory: Path
+    environment: dict[str, str]
+
+    @property
+    def services(self) -> str:
+        return f"FILE:{self.directory}/services.keytab"
+
+    @property
+    def users(self) -> str:
+        return f"FILE:{self.directory}/users.keytab"
+
+    def admin(self, *queries: str) -> None:
+        """Run kadmin.local."""
+        for query in queries:
+            done = subprocess.run(
+                ["/usr/sbin/kadmin.local", "-r", REALM, "-q", query],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert "while" not in done.stderr, done.stderr
+
+
+def _free_port() -> int:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _configure(directory: Path, port: int) -> dict[str, str]:
+    (directory / "krb5.conf").write_text(
+        f"[libdefaults]\n default_realm = {REALM}\n dns_lookup_kdc = false\n dns_lookup_realm = false\n"
+        f" dns_canonicalize_hostname = false\n rdns = false\n udp_preference_limit = 1\n"
+        f"[realms]\n {REALM} = {{\n  kdc = 127.0.0.1:{port}\n }}\n"
+    )
+    (directory / "kdc.conf").write_text(
+        f"[kdcdefaults]\n kdc_listen = 127.0.0.1:{port}\n kdc_tcp_listen = 127.0.0.1:{port}\n"
+        f"[realms]\n {REALM} = {{\n  database_name = {directory}/principal\n  key_stash_file = {directory}/stash\n"
+        f"  acl_file = {directory}/acl\n  supported_enctypes = aes256-cts:normal aes128-cts:normal\n  max_life = 1h\n"
+        f"  max_renewable_life = 1d\n }}\n"
+        f"[logging]\n kdc = FILE:{directory}/kdc.log\n"
+    )
+    kerberos = {"KRB5_CONFIG": f"{directory}/krb5.conf", "KRB5_KDC_PROFILE": f"{directory}/kdc.conf"}
+    return {**os.environ, **kerberos, "KRB5CCNAME": f"FILE:{directory}/ccache"}
+
+
+@pytest.fixture(scope="session")
+def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    """The realm, with two services, a user with a keytab and a user with a password."""
+    directory, port = tmp_path_factory.mktemp("kdc"), _free_port()
+    environment = _configure(directory, port)
+    found = Realm(directory, environment)
+    create = ["/usr/sbin/kdb5_util", "create", "-s", "-r", REALM, "-P", "master"]
+    subprocess.run(create, env=environment, check=True, capture_output=True)
+    found.admin(
+        "addprinc -randkey http/web.kdh.example",
+        "addprinc -randkey imap/mail.kdh.example",
+        "addprinc -randkey john",
+        "addprinc -pw sesame mary",
+        f"ktadd -k {directory}/services.keytab http/web.kdh.example imap/mail.kdh.example",
+        f"ktadd -k {directory}/users.keytab john",
+    )
+    ready = directory / "kdc.log"
+    with subprocess.Popen(["/usr/sbin/krb5kdc", "-n", "-r", REALM], env=environment, stderr=subprocess.DEVNULL) as kdc:
+        try:
+            _wait(ready, kdc)
+            with pytest.MonkeyPatch.context() as patch:
+                for name in ("KRB5_CONFIG", "KRB5CCNAME"):
+                    patch.setenv(name, environment[name])
+                yield found
+        finally:
+            kdc.terminate()
+            kdc.wait(10)
+
+
+def _wait(log: Path, kdc: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        if log.exists() and "commencing operation" in log.read_text():
+            return
+        assert kdc.poll() is None, log.read_text() if log.exists() else "the KDC ended at once"
+        try:
+            kdc.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError("the KDC does not begin to serve")

@@ -1,0 +1,215 @@
+"""Do two ends come to agree by tickets of a real KDC, in every form of TLS-KDH, and is everything else refused for the right reason?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
+from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
+from tlspool_kdh.mit import Source, fetch, keytab_keys
+from tlspool_kdh.relief import ClientRelief, ServerRelief
+from tlspool_kdh.tickets import ClientTicket, Service
+
+from tlspool_core.api import (
+    BadCertificate,
+    CertificateExpired,
+    CertificateUnknown,
+    DecryptError,
+    EngineParts,
+    HandshakeFailure,
+    SessionParts,
+)
+from tlspool_core.testing.key_exchange import ExchangeUnderTest, KeyExchangeConformance
+from tlspool_core.testing.peers import Answers, Pair, software_credential
+from tlspool_core.tls import TlsConnection
+from tlspool_core.tls.questions import AnyQuestion, ClientAuth, ExaminePeer, Sign
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings
+
+WEB = "http/web.kdh.example@KDH.EXAMPLE"
+MAIL = "imap/mail.kdh.example@KDH.EXAMPLE"
+PARTS = EngineParts((FORM,), SUITES, SCHEMES)
+
+
+@dataclass
+class TicketAnswers(Answers):
+    """As the credential type answers."""
+
+    service: Service | None = None
+
+    def answer(self, question: AnyQuestion) -> object:
+        match question:
+            case Sign(credential=TicketCredential() as credential):
+                return credential.sign(question.scheme, question.content)
+            case ExaminePeer(certificate_type=224):
+                assert self.service is not None
+                return TicketPeer(question.entries, self.service.open(question.entries[0].data), self.service)
+        return Answers.answer(self, question)
+
+
+@pytest.fixture(scope="module")
+def held(realm: Any) -> ClientTicket:
+    """John's ticket for the web service."""
+    return fetch(Source("john@KDH.EXAMPLE", keytab=realm.users), WEB)
+
+
+@pytest.fixture
+def service(realm: Any) -> Service:
+    return Service(keytab_keys(realm.services))
+
+
+def answers(held: ClientTicket, service: Service, **changes: Any) -> tuple[TicketAnswers, TicketAnswers]:
+    client = TicketAnswers(credentials=(TicketCredential(held),))
+    return client, replace(TicketAnswers(client_certificate_types=(TICKET_TYPE,), service=service), **changes)
+
+
+def kdh_only(held: ClientTicket, service: Service, suite: int = 0xFFA1, accepts: Callable[[Any], bool] = lambda _: True) -> Pair:
+    return ends(held, service, TLS12, (suite,), client={"key_exchanges": (Kdh(),)}, server={"key_exchanges": (Kdh(accepts),)})
+
+
+def enhanced(held: ClientTicket, service: Service, version: int) -> Pair:
+    answer = {"credentials": (software_credential(),), "client_auth": ClientAuth.REQUIRE}
+    return ends(held, service, version, (), own_types=(0,), answer=answer)
+
+
+def relief(
+    held: ClientTicket,
+    service: Service,
+    *,
+    certificates: bool = False,
+    accepts: Callable[[Any], bool] = lambda _: True,
+    server: bool = True,
+) -> Pair:
+    answer = {"credentials": (software_credential(),), "client_auth": ClientAuth.REQUIRE} if certificates else {}
+    if not server:
+        answer = {"credentials": (software_credential(),)}
+    extensions = (ServerRelief(service, accepts),) if server else ()
+    client = {"extensions": (ClientRelief(lambda: held),)}
+    return ends(held, service, TLS13, (), client=client, server={"extensions": extensions}, own_types=(0,), answer=answer)
+
+
+def ends(
+    held: ClientTicket, service: Service, version: int, suites: tuple[int, ...], *, client: Any = None, server: Any = None,
+    own_types: tuple[int, ...] = (TICKET_TYPE, 0), answer: Any = None,
+) -> Pair:  # fmt: skip
+    common: Any = {
+        "versions": (version,), "cipher_suites": suites, "extra_suites": SUITES, "extra_schemes": SCHEMES, "extra_forms": (FORM,),
+    }  # fmt: skip
+    client_answers, server_answers = answers(held, service, **(answer or {}))
+    first = ClientSettings(own_certificate_types=(TICKET_TYPE, 0), peer_certificate_types=own_types, **(client or {}), **common)
+    second = ServerSettings(own_certificate_types=own_types, peer_certificate_types=(TICKET_TYPE, 0), **(server or {}), **common)
+    return Pair(TlsConnection(first), TlsConnection(second), client_answers, server_answers)
+
+
+def agreed(pair: Pair) -> Pair:
+    pair.run()
+    assert pair.complete, (pair.client.failed, pair.server.failed)
+    pair.client.send(b"hello")
+    pair.run()
+    assert pair.server.take_plaintext() == b"hello"
+    return pair
+
+
+def refused(pair: Pair, kind: type[Exception], words: str) -> None:
+    """The server refuses, for this reason."""
+    pair.run()
+    assert isinstance(pair.server.failed, kind), (pair.client.failed, pair.server.failed)
+    assert words in str(pair.server.failed)
+
+
+@pytest.mark.parametrize(("suite", "length"), [(0xFFA1, 32), (0xFFA2, 48)])
+def test_kdh_only_proves_both_sides(held: ClientTicket, service: Service, suite: int, length: int) -> None:
+    pair = agreed(kdh_only(held, service, suite))
+    assert isinstance(pair.server.peer, TicketPeer) and str(pair.server.peer.principal) == "john@KDH.EXAMPLE"
+    assert isinstance(pair.client.peer, ServicePeer) and str(pair.client.peer.principal) == WEB
+    assert pair.server.facts.cipher_suite == suite
+    assert len(pair.client.channel_binding("tls-unique") or b"") == length
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13])
+def test_a_ticket_beside_a_certificate_of_the_server(held: ClientTicket, service: Service, version: int) -> None:
+    pair = agreed(enhanced(held, service, version))
+    assert isinstance(pair.server.peer, TicketPeer)
+    assert pair.server.facts.peer_signature_scheme & 0xFF == 0xE0
+
+
+@pytest.mark.parametrize("certificates", [False, True])
+def test_quantum_relief(held: ClientTicket, service: Service, certificates: bool) -> None:
+    pair = agreed(relief(held, service, certificates=certificates))
+    assert isinstance(pair.server.peer, TicketPeer) and str(pair.server.peer.principal) == "john@KDH.EXAMPLE"
+
+
+def test_a_server_that_leaves_quantum_relief_out_is_refused(held: ClientTicket, service: Service) -> None:
+    pair = relief(held, service, server=False)
+    pair.run()
+    assert isinstance(pair.client.failed, HandshakeFailure) and "Quantum Relief" in str(pair.client.failed)
+
+
+FORMS: list[Callable[[ClientTicket, Service], Pair]] = [kdh_only, lambda held, service: enhanced(held, service, TLS12), relief]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["KDH-only", "KDH-enhanced", "Quantum Relief"])
+class TestRefusals:
+    def test_a_service_without_the_key(self, realm: Any, held: ClientTicket, form: Callable[..., Pair]) -> None:
+        refused(form(held, Service(keytab_keys(realm.users))), CertificateUnknown, "no key for http/web.kdh.example")
+
+    def test_an_expired_ticket(self, realm: Any, held: ClientTicket, form: Callable[..., Pair]) -> None:
+        late = Service(keytab_keys(realm.services), now=lambda: held.ends + 301)
+        refused(form(held, late), CertificateExpired, "the ticket ended at")
+
+    def test_a_ticket_of_the_future(self, realm: Any, held: ClientTicket, form: Callable[..., Pair]) -> None:
+        early = Service(keytab_keys(realm.services), now=lambda: held.ends - 100_000)
+        refused(form(held, early), BadCertificate, "yet to come")
+
+    def test_a_ticket_that_was_changed(self, held: ClientTicket, service: Service, form: Callable[..., Pair]) -> None:
+        changed = held.ticket[:-1] + bytes((held.ticket[-1] ^ 1,))
+        refused(form(replace(held, ticket=changed), service), BadCertificate, "cannot be opened")
+
+
+def test_a_ticket_for_another_service_of_the_keytab(realm: Any, service: Service) -> None:
+    mail = fetch(Source("john@KDH.EXAMPLE", keytab=realm.users), MAIL)
+    for pair in (
+        kdh_only(mail, service, accepts=lambda name: str(name) == WEB),
+        relief(mail, service, accepts=lambda name: str(name) == WEB),
+    ):
+        refused(pair, HandshakeFailure, "not the service of this session")
+
+
+def test_an_authenticator_is_taken_once_and_for_its_content(held: ClientTicket, service: Service) -> None:
+    opened, credential = service.open(held.ticket), TicketCredential(held)
+    proof = credential.sign(0x04E0, b"messages")
+    with pytest.raises(DecryptError, match="another handshake"):
+        service.accept(opened, 0x04E0, b"messages changed", proof)
+    service.accept(opened, 0x04E0, b"messages", proof)
+    with pytest.raises(DecryptError, match="used before"):
+        service.accept(opened, 0x04E0, b"messages", proof)
+
+
+def test_clocks_that_differ(realm: Any, held: ClientTicket) -> None:
+    ahead = Service(keytab_keys(realm.services), now=lambda: held.ends - 1000)
+    with pytest.raises(DecryptError, match="clocks differ"):
+        ahead.accept(ahead.open(held.ticket), 0x05E0, b"messages", TicketCredential(held).sign(0x05E0, b"messages"))
+
+
+class TestConformance(KeyExchangeConformance):
+    """With what every key exchange has to do."""
+
+    refusals = (DecryptError,)
+
+    @pytest.fixture(autouse=True)
+    def _ends(self, held: ClientTicket, service: Service) -> None:
+        self._held, self._service = held, service
+
+    def exchange(self) -> ExchangeUnderTest:
+        client, server = answers(self._held, self._service)
+        parts = SessionParts((Kdh(),))
+        return ExchangeUnderTest(PARTS, parts, parts, client, server, certificate_types=(TICKET_TYPE, 0))
+
+    def hostile(self) -> ExchangeUnderTest:
+        """A ticket that was overheard, without its session key."""
+        found = self.exchange()
+        key = replace(self._held.session_key, value=bytes(len(self._held.session_key.value)))
+        found.client_answers.credentials = (TicketCredential(replace(self._held, session_key=key)),)
+        return found
