@@ -70,11 +70,11 @@ class Sides:
                 certificate_authorities=authorities,
             ),
         )
-        pair.to_server = self._keep(edit_hello(ClientHello, change) if change else lambda data: data)
-        pair.to_client = self._keep(lambda data: data)
+        pair.to_server = self.keep(edit_hello(ClientHello, change) if change else lambda data: data)
+        pair.to_client = self.keep(lambda data: data)
         return pair
 
-    def _keep(self, tamper: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    def keep(self, tamper: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
         def kept(data: bytes) -> bytes:
             data = tamper(data)
             for kind, content in parse(data):
@@ -154,8 +154,29 @@ def test_a_server_with_both_serves_what_the_client_takes(sides: Sides, takes: in
 
 def test_we_offer_all_three_extensions(sides: Sides) -> None:
     sides.pair((OPENPGP,), (OPENPGP,)).run()
-    assert sides.offered[CERT_TYPE] == bytes((2, X509, OPENPGP))
+    assert sides.offered[CERT_TYPE] == bytes((2, OPENPGP, X509))  # one answer is for both sides: what we can show goes first
     assert sides.offered[CLIENT_TYPE] == bytes((1, OPENPGP)) and sides.offered[SERVER_TYPE] == bytes((2, X509, OPENPGP))
+
+
+def test_a_client_with_x509_offers_that_first(sides: Sides) -> None:
+    sides.pair((OPENPGP,), (X509,)).run()
+    assert sides.offered[CERT_TYPE] == bytes((2, X509, OPENPGP))
+
+
+@pytest.mark.parametrize("client", [(OPENPGP,), (X509,)])
+def test_a_server_that_knows_the_older_extension_alone(sides: Sides, client: tuple[int, ...]) -> None:
+    """As GnuTLS: our client takes the answer for both sides; where it has no such key, it shows none, in that form."""
+
+    def older(hello: Any) -> None:
+        for code in (CLIENT_TYPE, SERVER_TYPE):
+            hello.extensions.pop(code, None)
+        hello.extensions[CERT_TYPE] = b"\x01"
+
+    pair = sides.pair((OPENPGP,), client, auth=ClientAuth.REQUEST)
+    pair.to_server = sides.keep(edit_hello(ClientHello, gnutls(b"\x01\x01")))
+    pair.to_client = sides.keep(edit_hello(ServerHello, older))
+    pair.run()
+    assert sides.bodies(CERTIFICATE) == [certificate(sides.web), certificate(sides.john) if client == (OPENPGP,) else EMPTY]
 
 
 def test_the_engine_alone_offers_nothing(sides: Sides) -> None:

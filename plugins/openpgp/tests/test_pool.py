@@ -200,3 +200,15 @@ def test_a_private_key_is_refused(world: World, gpg: Any, john: Any) -> None:
     assert "private key" in world.tlspool("trust", "add", "--type", "openpgp", "-", stdin=secret, ok=False)
     assert "no private half" in world.tlspool("openpgp", "pkcs8", "00" * 20, stdin=secret, ok=False)
     assert "40 hexadecimal" in world.tlspool("openpgp", "pkcs8", "abc", stdin=secret, ok=False)
+
+
+def test_a_key_that_is_marked_as_revoked(world: World, john: Any) -> None:
+    """From then on it proves nothing, in sessions that would be resumed too."""
+    wishes: tuple[dict[str, Any], dict[str, Any]] = ({"localid": WEB}, {"remoteid": WEB, "localid": JOHN, "service": "again"})
+    world.tlspool("trust", "set", john.fingerprint, "--type", "openpgp", "--revoked")
+    server, _ = both(world, *wishes)
+    assert isinstance(server, PoolError) and "revoked" in server.text
+    world.tlspool("trust", "set", john.fingerprint, "--type", "openpgp", "--not-revoked")
+    server, client = both(world, *wishes)
+    with server, client:
+        assert server.remoteid == JOHN
