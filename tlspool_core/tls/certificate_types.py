@@ -61,7 +61,11 @@ def client_certificate_types(form: CertificateForm) -> tuple[int, ...]:
 
 
 def cert_type_offer(settings: Settings) -> Sequence[int]:
-    """Types for cert_type in a ClientHello, best first; empty where there is nothing to negotiate by it."""
+    """Types for cert_type in a ClientHello, best first; empty where there is nothing to negotiate by it.
+
+    Since one answer stands for both sides, those that we can show ourselves go first.
+    """
     by_cert_type = {form.certificate_type for form in settings.extra_forms if form.cert_type and TLS12 in form.versions}
     types = [kind for kind in settings.peer_certificate_types if kind in by_cert_type or kind == CertificateType.X509]
+    types.sort(key=lambda kind: kind not in settings.own_certificate_types)
     return types if by_cert_type.intersection(types) else ()
