@@ -80,9 +80,12 @@ def main() -> None:
         for row, run in rows(options).items():
             rounds = 1 if row == MEMORY_ROW else options.rounds
             for name, figures in measure(row, run, contenders, rounds).items():
-                for contender, values in figures.items():
-                    report.add(name, contender, middle(values))
+                for who, values in figures.items():
+                    report.add(name, who, middle(values))
     print(report.text())
+    busy = os.getloadavg()[0]
+    if busy > 2:
+        print(f"The machine was busy with other work (load {busy:.1f}): figures are too high, interpreted code suffers most.")
     if not options.rows and not options.only:
         print("\nThe engine by itself\n" + engine.text(engine.measure(options.quick)))
     if options.json is not None:

@@ -12,6 +12,7 @@ The first byte says what is wanted: `E` echo from now on; `S` and 8 bytes of len
 
 from __future__ import annotations
 
+import functools
 import selectors
 import socket
 import sys
@@ -128,11 +129,8 @@ def main(mode: str, port: str, localid: str = "") -> None:
     """Serve until killed."""
     backend = Backend()
     listener = socket.create_server(("127.0.0.1", int(port)), backlog=1024)
-    if mode == "pool":
-        target, arguments = accept_tls, (listener, backend, localid)
-    else:
-        target, arguments = accept_plain, (listener, backend)
-    threading.Thread(target=target, args=arguments, daemon=True).start()
+    accept = functools.partial(accept_tls, localid=localid) if mode == "pool" else accept_plain
+    threading.Thread(target=accept, args=(listener, backend), daemon=True).start()
     backend.run()
 
 

@@ -10,6 +10,7 @@ worker counts as part of it.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import sys
@@ -24,7 +25,8 @@ from bench.cpu import family
 from demo.authority import Authority
 from demo.stage import BIN, Stage, free_port
 
-SERVER_CORE, LOAD_CORE = 0, 1
+_cores = sorted(os.sched_getaffinity(0))
+SERVER_CORE, LOAD_CORE = _cores[0], _cores[-1]
 KEYS = ("ecdsa", "rsa")
 NAME = "bench.tlspool.example"
 TOKEN = "bench"
