@@ -19,6 +19,7 @@ from typing import Any
 import deskplugin
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tlspool_core.client import Session
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import LocalCredential, LocalIdentity, Role, TrustRecord
 from tlspool_core.registry import Registry
@@ -52,7 +53,7 @@ class House:
 
     def __init__(self, home: Path, *, token: bool = False, extra: str = "") -> None:
         self.home = home
-        self.links: list[socket.socket] = []  # to be closed in the end
+        self.links: list[socket.socket | Session] = []  # to be closed in the end
         self.softhsm = home / "softhsm2.conf"
         self.backend = Registry.load(required=("lmdb",)).config_backends["lmdb"]
         self.backend.open({"path": str(home / "db")})
@@ -112,9 +113,11 @@ class House:
 
     def connect(self, client: dict[str, Any] | None = None, server: dict[str, Any] | None = None) -> list[Any]:
         """A session from john's side to www.example.com, both ends by this pool."""
-        return both(
+        outcomes = both(
             self.pool, self.pool, {"localid": "www.example.com"} | (server or {}), {"remoteid": "www.example.com"} | (client or {})
         )
+        self.links += [outcome for outcome in outcomes if isinstance(outcome, Session)]
+        return outcomes
 
     def close(self) -> None:
         for link in self.links:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "Show what a running pool tells of itself."),
     "connect": ("connect", "connect", "Connect to a TLS server through the pool."),
     "pin": ("pin", "pin", "Answer the pool's questions for PINs."),
+    "choose": ("choose", "choose", "Choose whom to be towards remotes."),
     "localid": ("localid", "localid", "Local identities and their credentials."),
     "disclose": ("disclose", "disclose", "Which local identities remotes may see."),
     "trust": ("trust", "trust", "Whom to trust: anchors, pins, and rules for remotes."),

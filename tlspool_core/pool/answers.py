@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, Role
-from tlspool_core.pool import judge
+from tlspool_core.pool import desks_identity, judge
 from tlspool_core.pool.credentials import OwnCredential
+from tlspool_core.pool.desks import NobodyThere
 from tlspool_core.pool.refusal import Refusal
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.alerts import TlsError
@@ -41,7 +42,7 @@ from tlspool_core.tls.questions import (
 from tlspool_core.tls.seams import Credential, PeerCredential
 from tlspool_core.tls.settings import ClientSettings, ServerSettings, StoredSession
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.flags import StartTlsFlags
+from tlspool_core.wire.flags import LidentryFlags, StartTlsFlags
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -64,6 +65,7 @@ class Answers:
         self.failure: WireError | None = None
         self.hint = ""
         self.resumption: Hashable = None
+        self._choice: desks_identity.Choice | None = None
         self._shown_before: DoNAI | None = None  # in the session that a client resumes
 
     # --- before the first byte -----------------------------------------------------------------------------------------------
@@ -76,7 +78,7 @@ class Answers:
         session, pool = self._session, self._pool
         remote = pool.identity(session.request.remoteid)
         local = pool.identity(session.request.localid)
-        if session.role == "client" and local is None:
+        if session.role == "client" and local is None and not self._desk_decides:
             local = self._client_identity()
         if session.role == "client" and local is not None and pool.engine.begins_early(local):
             try:
@@ -149,7 +151,7 @@ class Answers:
         """
         session = self._session
         request = session.request
-        if self._ignores_caches or session.wishes.check_localid:
+        if self._ignores_caches or session.wishes.check_localid or (not request.localid and self._desk_decides):
             return None
         flags = int(request.flags & ~(StartTlsFlags.DETACH | StartTlsFlags.FORK))
         names = (str(self._client_identity()), request.remoteid, request.service, session.peer_address)
@@ -211,11 +213,42 @@ class Answers:
 
     async def _choose_as_client(self, question: ChooseClientCredential) -> Sequence[Credential]:
         if self.local is None:
-            local = self._client_identity()
+            local = await self._chosen_identity()
             if local is None or not self._may_settle():
                 return ()
             await self._settle_local(local)
         return await self._credentials(Role.CLIENT)
+
+    @property
+    def _desk_decides(self) -> bool:
+        """A program may be asked whom to be, as far as this process knows."""
+        return desks_identity.desk_for(self._pool, self._session.uid) is not None
+
+    async def _chosen_identity(self) -> DoNAI | None:
+        """Whom to be: what the application names, else what the desk chooses, else what may be disclosed. Raises WireError."""
+        remote = self._pool.identity(self._session.request.remoteid)
+        if remote is None or self._session.request.localid:
+            return self._client_identity()
+        try:
+            choice = self._choice = await desks_identity.choose(self._pool, remote, self._session.uid)
+        except NobodyThere:
+            return self._client_identity()
+        if choice is None:
+            self.hint = "no local identity was chosen"
+            return None
+        if choice.flags & LidentryFlags.NEW:
+            await desks_identity.wait_for(self._pool, choice.identity)
+        return choice.identity
+
+    async def remember_choice(self) -> None:
+        """The handshake has succeeded: do to the database what the desk wanted done then. Never raises."""
+        choice = self._choice
+        if choice is None or choice.selector is None:
+            return
+        try:
+            await self._pool.call("disclosure database", lambda: desks_identity.remember(self._pool.backend, choice))
+        except TlsError as error:
+            log.error("the choice of %s for %s is not remembered: %s", choice.identity, choice.selector, error)
 
     def _client_identity(self) -> DoNAI | None:
         """Whom to be: what the application names, or the first of what may be disclosed to the remote."""

@@ -32,7 +32,7 @@ from tlspool_core.interfaces import PinRequest
 from tlspool_core.pool.logs import say
 from tlspool_core.wire.connection import CallbackMessage, Exchange
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.messages import LidentryCallback, LidentryRegister, Message, PinEntry, clip
+from tlspool_core.wire.messages import LidentryRegister, Message, PinEntry, clip
 
 if TYPE_CHECKING:
     from tlspool_core.pool.client import Client
@@ -146,7 +146,7 @@ class Desks:
             return
         question = PinEntry() if isinstance(request, PinEntry) else LidentryRegister()
         with contextlib.suppress(NobodyThere):
-            await self._elsewhere(question, _MOMENT)
+            await self.elsewhere(question, _MOMENT)
 
     def release(self, client: object) -> None:
         """A program has gone."""
@@ -177,7 +177,7 @@ class Desks:
         try:
             return await self._pin_here(question)
         except NobodyThere:
-            answer = await self._elsewhere(question, _LONGEST)
+            answer = await self.elsewhere(question, _LONGEST)
         assert isinstance(answer, PinEntry)
         return answer
 
@@ -193,7 +193,7 @@ class Desks:
 
     # --- among workers -------------------------------------------------------------------------------------------------------
 
-    async def _elsewhere(self, question: Message, time_limit: float) -> Message:
+    async def elsewhere(self, question: Message, time_limit: float) -> Message:
         """The answer of another worker. Raises NobodyThere, or WireError as it was raised there."""
         mesh = self._pool.mesh
         if mesh is None:
@@ -205,7 +205,7 @@ class Desks:
                 raise NobodyThere("no program that asks people is registered") from None
             raise
 
-    async def for_sibling(self, question: PinEntry | LidentryRegister | LidentryCallback) -> Message:
+    async def for_sibling(self, question: PinEntry | LidentryRegister) -> Message:
         """What another worker asks. Raises WireError; CTLKEY_NOT_FOUND is how `mesh` says that it is not here."""
         if isinstance(question, PinEntry) and question.prompt:
             return await self._pin_here(question)
@@ -220,4 +220,3 @@ class NobodyThere(WireError):
 
     def __init__(self, text: str) -> None:
         super().__init__(ErrorCode.CTLKEY_NOT_FOUND, text)
-

@@ -28,6 +28,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tlspool_core.pool import commands
+from tlspool_core.pool.desks_identity import choose_for_sibling
 from tlspool_core.pool.status import worker_status
 from tlspool_core.wire.codec import decode, encode
 from tlspool_core.wire.errors import ErrorCode, WireError
@@ -199,7 +200,9 @@ class Mesh:
                 answer = await commands.renegotiate(self._pool, token, request)
             elif isinstance(request, Accounting):
                 answer = await commands.account(self._pool, token, request)
-            elif isinstance(request, PinEntry | LidentryRegister | LidentryCallback):
+            elif isinstance(request, LidentryCallback):
+                answer = await choose_for_sibling(self._pool, request)
+            elif isinstance(request, PinEntry | LidentryRegister):
                 answer = await self._pool.desks.for_sibling(request)
             else:
                 assert isinstance(request, ControlDetach | ControlReattach | Prng | Info)

@@ -168,6 +168,7 @@ class Session:
             port.release()
         if connection.failed is not None:
             raise failure(connection.failed, answers)
+        await answers.remember_choice()
         self._note(answers)
 
     async def _converse(self, connection: TlsConnection, port: CipherPort, answers: Answers) -> None:
