@@ -131,6 +131,10 @@ class _Run(KeyExchangeRun):
         self._shared = b""
         self._authenticator = b""
 
+    def parameters_length(self, message: bytes) -> int:
+        """Up to the end of the point."""
+        return 4 + message[3] if len(message) > 3 else len(message) + 1
+
     def premaster(self) -> bytes:
         """Both inputs, each behind its length."""
         if not self._shared or not self._authenticator:
@@ -168,10 +172,6 @@ class _ClientRun(_Run):
         super().__init__()
         self._groups = groups
         self._service: Principal | None = None
-
-    def parameters_length(self, message: bytes) -> int:
-        """Up to the end of the point."""
-        return 4 + message[3] if len(message) > 3 else len(message) + 1
 
     def peer_parameters(self, body: bytes) -> None:
         """The server's curve and point; our half is made at once."""

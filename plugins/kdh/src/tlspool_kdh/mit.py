@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import gssapi
 import krb5
+from gssapi.raw.misc import GSSError
 
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.tickets import ClientTicket, FindKey, Principal
@@ -33,7 +34,7 @@ def _in_words(doing: str) -> Iterator[None]:
         yield
     except krb5.Krb5Error as error:
         raise KerberosError(f"{doing}: {error}") from None
-    except gssapi.exceptions.GSSError as error:
+    except GSSError as error:
         raise KerberosError(f"{doing}: {error}") from None
     except ValueError as error:
         raise KerberosError(f"{doing}: {error}") from None
