@@ -312,15 +312,17 @@ def _worker(behaviour: str) -> tuple[str, ...]:
     "behaviour",
     [
         "import time; time.sleep(60)",
-        "import sys; sys.stdin.readline(); sys.exit(3)",
-        "print('no JSON', flush=True); import time; time.sleep(60)",
-        "import sys\nwhile True: sys.stdout.write('x' * 65536)",
-        "print('[1, 2]', flush=True); import time; time.sleep(60)",
+        "import sys; sys.exit(3)",
+        "print('ready', flush=True); import time; time.sleep(60)",
+        "print('ready', flush=True); import sys; sys.stdin.readline(); sys.exit(3)",
+        "print('ready\\nno JSON', flush=True); import time; time.sleep(60)",
+        "print('ready', flush=True)\nimport sys\nwhile True: sys.stdout.write('x' * 65536)",
+        "print('ready\\n[1, 2]', flush=True); import time; time.sleep(60)",
         'print(\'{"facts": {"primary": 1}}\', flush=True); import time; time.sleep(60)',
     ],
 )
 def test_a_worker_that_hangs_or_lies_is_no_answer(web: Any, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
-    monkeypatch.setattr("tlspool_openpgp.reader.START_LIMIT", 0.3)
+    monkeypatch.setattr("tlspool_openpgp.reader.START_LIMIT", 1)
     reader = Reader(0.1, _worker(behaviour))
     started = time.monotonic()
     with pytest.raises(NoAnswer):
@@ -334,7 +336,7 @@ def test_a_worker_that_hangs_or_lies_is_no_answer(web: Any, monkeypatch: pytest.
 
 
 def test_after_one_that_was_killed_the_next_answers(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tlspool_openpgp.reader.START_LIMIT", 0.3)
+    monkeypatch.setattr("tlspool_openpgp.reader.START_LIMIT", 1)
     reader = Reader(0.1, _worker("import time; time.sleep(60)"))
     with pytest.raises(NoAnswer):
         reader.read(web.public)
@@ -359,3 +361,22 @@ def test_the_daemon_does_not_load_pgpy() -> None:
 
     code = "import sys, tlspool_openpgp.plugin; sys.exit('pgpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_busy_pool_has_high_descriptors(web: Any) -> None:
+    import os
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 1200:
+        pytest.skip("this process may not have so many descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 1200), limits[1]))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    reader = Reader()
+    try:
+        assert reader.read(web.public).primary.fingerprint == web.digest
+    finally:
+        reader.close()
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -12,11 +12,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tlspool_openpgp.packets import packets
 
 from tlspool_core.client import ErrorCode, InfoKind, Pool, PoolError, StartTlsFlags
 
@@ -42,7 +45,7 @@ class World:
         )
         (home / "pin").write_text(PIN)
         (home / "pin").chmod(0o600)
-        (home / "pool.toml").write_text(self._configuration())
+        (home / "pool.toml").write_text(self._configuration(self.socket))
         self.environment = os.environ | {
             "SOFTHSM2_CONF": str(home / "softhsm2.conf"),
             "TLSPOOL_CONFIG": str(home / "pool.toml"),
@@ -50,11 +53,13 @@ class World:
         }
         self.softhsm("--init-token", "--free", "--label", "pool", "--pin", PIN, "--so-pin", "12345678")
         self.numbers = 0
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.pools: list[Pool] = []
 
-    def _configuration(self) -> str:
+    def _configuration(self, path: Path) -> str:
         return f"""
 [[socket]]
-path = "{self.socket}"
+path = "{path}"
 
 [config]
 backend = "lmdb"
@@ -92,19 +97,25 @@ environment = {{SOFTHSM2_CONF = "{self.home}/softhsm2.conf"}}
         armored = self.gpg("--armor", "--export", holder.fingerprint)
         self.tlspool("localid", "add", identity, "--type", "openpgp", "--role", role, "--key", uri, "-", stdin=armored)
 
-    def start(self) -> None:
-        with (self.home / "log").open("wb") as log:
-            run = "import sys, pathlib; from tlspool_core.pool.daemon import serve; sys.exit(serve(pathlib.Path(sys.argv[1])))"
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", run, str(self.home / "pool.toml")], stderr=log, env=self.environment
-            )
-        self.pool = Pool(self.socket, patience=15)
-        self.pool.ping()
+    def start(self, name: str = "pool", extra: str = "", **environment: str) -> Pool:
+        """Another pool over the same databases and token."""
+        config, path = self.home / f"{name}.toml", self.home / f"{name}.sock"
+        config.write_text(self._configuration(path) + extra)
+        run = "import sys, pathlib; from tlspool_core.pool.daemon import serve; sys.exit(serve(pathlib.Path(sys.argv[1])))"
+        with (self.home / "log").open("ab") as log:
+            command = [sys.executable, "-c", run, str(config)]
+            self.processes.append(subprocess.Popen(command, stderr=log, env=self.environment | environment))
+        self.pools.append(Pool(path, patience=15))
+        self.pools[-1].ping()
+        return self.pools[-1]
 
     def stop(self) -> None:
-        self.pool.close()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(15)
+        for pool in self.pools:
+            pool.close()
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            process.wait(15)
         print((self.home / "log").read_text())
 
 
@@ -122,7 +133,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, gpg: Any, web: Any, john: An
     made.stop()
 
 
-def both(world: World, server_wishes: dict[str, Any], client_wishes: dict[str, Any]) -> list[Any]:
+def both(world: World, server_wishes: dict[str, Any], client_wishes: dict[str, Any], server: Pool | None = None) -> list[Any]:
     """STARTTLS at both ends of one connection; each outcome is a session or an error: server's, then client's."""
     ends = socket.socketpair()
     outcomes: list[Any] = [None, None]
@@ -133,7 +144,7 @@ def both(world: World, server_wishes: dict[str, Any], client_wishes: dict[str, A
         except PoolError as error:
             outcomes[index] = error
 
-    calls = ((0, world.pool.starttls_server, server_wishes), (1, world.pool.starttls_client, client_wishes))
+    calls = ((0, (server or world.pools[0]).starttls_server, server_wishes), (1, world.pools[0].starttls_client, client_wishes))
     threads = [threading.Thread(target=run, args=one) for one in calls]
     for thread in threads:
         thread.start()
@@ -212,3 +223,35 @@ def test_a_key_that_is_marked_as_revoked(world: World, john: Any) -> None:
     server, client = both(world, *wishes)
     with server, client:
         assert server.remoteid == JOHN
+
+
+HANGING = """
+import sys, time
+if "tlspool_openpgp.worker" in sys.orig_argv:
+    import pgpy.packet
+    read = pgpy.packet.Packet
+    def hang(data):
+        if bytes.fromhex("MARKER") in bytes(data):
+            time.sleep(60)
+        return read(data)
+    pgpy.packet.Packet = hang
+"""
+
+
+def test_pgpy_hangs_on_a_peers_key(world: World, john: Any) -> None:
+    """The peer is refused in bounded time, the pool goes on meanwhile, and others are served afterwards."""
+    directory = world.home / "hanging"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(HANGING.replace("MARKER", packets(john.public)[0].body.hex()))
+    extra = "\n[credential.openpgp]\ntime_limit = 0.5\n"
+    pool = world.start("hanging", extra, PYTHONPATH=os.pathsep.join((str(directory), os.environ.get("PYTHONPATH", ""))))
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(both, world, {"localid": WEB}, {"remoteid": WEB, "localid": JOHN, "service": "hang"}, pool)
+        while not waiting.done():
+            pool.ping()
+            time.sleep(0.05)
+    server, client = waiting.result()
+    assert isinstance(server, PoolError) and "in time" in server.text, server
+    assert isinstance(client, PoolError) and "certificate_unknown" in client.text
+    server, _ = both(world, {"localid": WEB}, {"remoteid": WEB, "localid": MARY, "service": "next"}, pool)
+    assert isinstance(server, PoolError) and "certifies mary@example.org" in server.text

@@ -30,7 +30,8 @@ from tlspool_openpgp.facts import KeyFacts, SignatureFacts, certifications_from,
 from tlspool_openpgp.packets import MAX_KEY, Malformed, Unsupported, Weak
 
 TIME_LIMIT = 3.0  # seconds for one request, once the worker is ready
-START_LIMIT = 10.0  # seconds until a new worker answers
+START_LIMIT = 8.0  # seconds until a new worker is
+READY = b"ready\n"
 MAX_ANSWER = 4_000_000  # bytes
 _MAX_KEPT = 256
 _ERRORS: dict[str, type[ValueError]] = {"malformed": Malformed, "unsupported": Unsupported, "weak": Weak}
@@ -61,28 +62,39 @@ class _Process:
         os.set_blocking(self._to, False)
         os.set_blocking(self._from, False)
         self.owner = os.getpid()
-        self.fresh = True
         self.end = weakref.finalize(self, _end, self._process, self.owner)
+
+    def wait_ready(self, deadline: float) -> None:
+        """Until it has loaded what it needs. Raises NoAnswer."""
+        if self.ask(b"", deadline) != READY:
+            raise NoAnswer("reading OpenPGP keys failed to start")
+
+    def _ready(self, limit: float, *, writing: bool) -> set[int]:
+        """Descriptors on which there is something to do. Not by select(), which takes no high ones, and a busy pool has many."""
+        poll = select.poll()
+        poll.register(self._from, select.POLLIN)
+        if writing:
+            poll.register(self._to, select.POLLOUT)
+        return {descriptor for descriptor, _ in poll.poll(limit * 1000)}
 
     def ask(self, request: bytes, deadline: float) -> bytes:
         """One line for one line. Raises NoAnswer; the worker is of no use then."""
         received = b""
         while not received.endswith(b"\n"):
             left = deadline - time.monotonic()
-            readable, writable, _ = select.select([self._from], [self._to] if request else [], [], max(left, 0))
             if left <= 0 or len(received) > MAX_ANSWER:
                 raise NoAnswer("the OpenPGP key could not be read in time")
+            ready = self._ready(left, writing=bool(request))
             try:
-                if writable:
+                if self._to in ready:
                     request = request[os.write(self._to, request[:65536]) :]
-                if readable:
+                if self._from in ready:
                     piece = os.read(self._from, 65536)
                     if not piece:
                         raise NoAnswer("reading the OpenPGP key failed")
                     received += piece
             except (BrokenPipeError, ConnectionResetError):
                 raise NoAnswer("reading the OpenPGP key failed") from None
-        self.fresh = False
         return received
 
 
@@ -147,9 +159,7 @@ class Reader:
         if not self._lock.acquire(timeout=self.time_limit + START_LIMIT):
             raise NoAnswer("too many OpenPGP keys are being read")
         try:
-            process = self._running()
-            limit = self.time_limit + (START_LIMIT if process.fresh else 0)
-            return process.ask(request, time.monotonic() + limit)
+            return self._running().ask(request, time.monotonic() + self.time_limit)
         except OSError:
             self._end()
             raise NoAnswer("reading the OpenPGP key failed") from None
@@ -164,6 +174,7 @@ class Reader:
             self._end()
         if self._process is None:
             self._process = _Process(self._command)
+            self._process.wait_ready(time.monotonic() + START_LIMIT)
         return self._process
 
     def _end(self) -> None:

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-A request is one JSON line with a key in hexadecimal (`key`), and perhaps another whose certifications are asked for (`by`).  An answer
-is one line too: `{"facts": ...}`, or `{"error": kind, "text": why}`.  The process has limits on memory and may open nothing; whoever
-started it kills it when an answer does not come in time.
+It says `ready` first.  A request is one JSON line with a key in hexadecimal (`key`), and perhaps another whose certifications are asked
+for (`by`).  An answer is one line too: `{"facts": ...}`, or `{"error": kind, "text": why}`.  The process has a limit on memory and
+writes no file; whoever started it kills it when an answer does not come in time.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def main() -> None:
     """Serve until standard input ends."""
     _confine()
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    answers.write(b"ready\n")
+    answers.flush()
     while line := requests.readline(MAX_REQUEST):
         answers.write(json.dumps(answer(json.loads(line))).encode() + b"\n")
         answers.flush()
