@@ -70,7 +70,10 @@ async def psk_input(hs: Handshake[Any], version: Version, transcript_hash: Calla
             value = await hs.call(_who(extension), lambda ext=extension: ext.psk_input(transcript_hash, group))  # type: ignore[misc]
             if value is not None and given is not None:
                 raise UnexpectedMessage("two extensions give the PSK input")
-            given = given if value is None else value
+            if value is not None:
+                given = value
+                if getattr(extension, "quantum_safe", False):
+                    hs.know(quantum_safe_exchange=True, quantum_safe_authentication=True)
     return given
 
 

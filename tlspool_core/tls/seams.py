@@ -208,6 +208,9 @@ class HandshakeExtension(Protocol):
 
     `versions` limits where it is sent or answered. A method that returns None sends nothing. Raising `TlsError` ends the handshake
     with that alert. Each is called at most once, except `client_hello`, called again after HelloRetryRequest with `retry=True`.
+
+    An extension whose `psk_input` comes of symmetric secrets alone may have an attribute `quantum_safe` that is true: keys and the
+    proof by Finished then are facts of that kind. A signature that is verified later says anew what holds of authentication.
     """
 
     @property
