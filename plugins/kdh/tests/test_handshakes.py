@@ -138,6 +138,9 @@ def test_a_ticket_beside_a_certificate_of_the_server(held: ClientTicket, service
 @pytest.mark.parametrize("certificates", [False, True])
 def test_quantum_relief(held: ClientTicket, service: Service, certificates: bool) -> None:
     pair = agreed(relief(held, service, certificates=certificates))
+    for side in (pair.client, pair.server):
+        assert side.facts.quantum_safe_exchange
+        assert side.facts.quantum_safe_authentication is not certificates  # an ECDSA certificate takes it back
     assert isinstance(pair.server.peer, TicketPeer) and str(pair.server.peer.principal) == "john@KDH.EXAMPLE"
 
 

@@ -65,6 +65,7 @@ class _Relief:
     """What both sides have in common."""
 
     versions = frozenset({TLS13})
+    quantum_safe = True  # the value comes of a symmetric key that the KDC gave to both
 
     def __init__(self, code: int = QUANTUM_RELIEF) -> None:
         self.code = code
