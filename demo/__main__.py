@@ -9,10 +9,10 @@ import sys
 import time
 
 from demo import setting
-from demo.scenes import certificates, gpg, passwords
+from demo.scenes import certificates, gpg, passwords, radius
 from demo.stage import DemoFailed, Stage
 
-SCENES = (certificates, passwords, gpg)
+SCENES = (certificates, passwords, gpg, radius)
 
 
 def main() -> int:

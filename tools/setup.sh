@@ -82,6 +82,7 @@ make_venv
 case $target in
     demo)
         plugin_packages
+        apt_need freeradius=freeradius
         install_project ;;
     check)
         plugin_packages
