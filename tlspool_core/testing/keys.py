@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from tlspool_core.interfaces import KeyInfo, KeyStore, KeyStoreError, PinRequest
 
@@ -101,6 +101,13 @@ class SoftwareKey:
         self.signatures += 1
         return sign(self._key, scheme, content)
 
+    def agree(self, public: PublicKeyTypes) -> bytes:
+        if not isinstance(self._key, ec.EllipticCurvePrivateKey) or not isinstance(public, ec.EllipticCurvePublicKey):
+            raise KeyStoreError(f"{self.uri} agrees on no keys with this one")
+        if self._key.curve.name != public.curve.name:
+            raise KeyStoreError(f"{self.uri} is on another curve")
+        return self._key.exchange(ec.ECDH(), public)
+
 
 class SoftwareKeys(KeyStore):
     """A key store with keys under URIs `software:NAME`; `missing` URIs behave like a token that was pulled out."""
@@ -137,6 +144,9 @@ class SoftwareKeys(KeyStore):
         if uri not in self._secrets:
             raise KeyStoreError(f"no secret {uri}")
         return self._secrets[uri]
+
+    async def agree(self, uri: str, peer_public: bytes) -> bytes:
+        return (await self.find(uri)).agree(load_der_public_key(peer_public))
 
     async def list(self) -> Sequence[KeyInfo]:
         return [KeyInfo(uri, "private-key", "software", uri.partition(":")[2]) for uri in sorted(self._keys)]

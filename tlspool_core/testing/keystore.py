@@ -24,11 +24,12 @@ import asyncio
 import json
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass, field
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from tlspool_core.interfaces import KeyInfo, KeyStore, KeyStoreError, PinRequest
 from tlspool_core.tls.alerts import TlsError
@@ -47,6 +48,10 @@ class StoreUnderTest:
     keys: Mapping[str, bytes]  # URI of each private key, and its DER SubjectPublicKeyInfo
     missing: str  # a URI of the right form that names nothing
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def holds(spki: bytes, scheme: int, content: bytes, signature: bytes) -> bool:
@@ -153,6 +158,22 @@ class KeyStoreConformance:
             for uri in it.keys:
                 with pytest.raises(KeyStoreError):
                     await it.store.read_secret(uri)
+
+        self._run(work)
+
+    def test_keys_agree_rightly_or_not_at_all(self) -> None:
+        async def work(it: StoreUnderTest) -> None:
+            for uri, spki in it.keys.items():
+                public = load_der_public_key(spki)
+                if not isinstance(public, ec.EllipticCurvePublicKey):
+                    peer = ec.generate_private_key(ec.SECP256R1())
+                    with pytest.raises(KeyStoreError):
+                        await it.store.agree(uri, _spki(peer))
+                    continue
+                peer = ec.generate_private_key(public.curve)
+                # a store, or a single key, may be unable to; it must not be wrong
+                with suppress(KeyStoreError):
+                    assert await it.store.agree(uri, _spki(peer)) == peer.exchange(ec.ECDH(), public)
 
         self._run(work)
 

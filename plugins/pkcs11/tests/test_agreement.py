@@ -52,7 +52,9 @@ def test_a_lost_worker_is_replaced(hsm: Any) -> None:
     hsm.use(work)
 
 
-@pytest.mark.parametrize(("name", "reason"), [("p384", "not on the curve"), ("rsa", "not on the curve"), ("careful", "may not agree")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("p384", "not on the curve"), ("rsa", "not on the curve"), ("careful", "may not agree")]
+)
 def test_a_key_that_cannot_is_refused(hsm: Any, name: str, reason: str) -> None:
     async def work(store: Any) -> None:
         with pytest.raises(KeyStoreError, match=reason):
@@ -66,7 +68,13 @@ def test_a_point_that_is_on_no_curve_never_reaches_the_token(hsm: Any) -> None:
     bad = good[:-1] + bytes([good[-1] ^ 1])
 
     async def work(store: Any) -> None:
-        for wrong in (bad, b"", good[:-1], spki(ed25519.Ed25519PrivateKey.generate()), spki(ec.generate_private_key(ec.SECP256K1()))):
+        for wrong in (
+            bad,
+            b"",
+            good[:-1],
+            spki(ed25519.Ed25519PrivateKey.generate()),
+            spki(ec.generate_private_key(ec.SECP256K1())),
+        ):
             with pytest.raises(KeyStoreError, match="curve"):
                 await store.agree("pkcs11:token=Web;object=p256;type=private", wrong)
 

@@ -169,10 +169,17 @@ class Cryptoki:
         """Slots in which there is a token."""
         try:
             found = self._library.get_slots(token_present=True)
-        except PKCS11Error as error:
-            raise fault("C_GetSlotList", error) from None
+        except PKCS11Error:
+            # a token may come or go between the list and a look at each
+            found = self._second_look()
         self._slots = {slot.slot_id: slot for slot in found}
         return list(self._slots)
+
+    def _second_look(self) -> list[Slot]:
+        try:
+            return self._library.get_slots(token_present=True)
+        except PKCS11Error as error:
+            raise fault("C_GetSlotList", error) from None
 
     def _slot(self, number: int) -> Slot:
         if number not in self._slots:
