@@ -344,9 +344,12 @@ def test_a_type_of_tls12_alone_is_not_used(make: Any) -> None:
     theirs = make.answers(credentials=(raw_public_key("server"), software_credential()), client_auth=ClientAuth.REQUEST)
     pair = make.established(client=make.client(**types), server=make.server(**types, **forms), server_answers=theirs)
     assert pair.client.peer.certificate_type == 0
-    pair = make.pair(client=make.client(**types, **forms), server=make.server(**types), server_answers=theirs)
+    both = make.client(**types, **forms, versions=(0x0304, 0x0303))  # so that it offers the type, for TLS 1.2
+    pair = make.pair(client=both, server=make.server(**types), server_answers=theirs)
     pair.run()
     assert type(pair.client.failed) is alerts.UnofferedChoice
+    pair = make.established(client=make.client(**types, **forms), server=make.server(**types), server_answers=theirs)
+    assert pair.client.peer.certificate_type == 0  # for TLS 1.3 alone it was not offered
 
 
 def test_types_fall_back_to_x509(make: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tlspool_core.testing.flights import edit_hello
+from tlspool_core.testing.flights import edit_hello, edit_message
 from tlspool_core.testing.peers import Answers, examine, software_credential
 from tlspool_core.tls import alerts
 from tlspool_core.tls.certificate_types import CHAIN
@@ -17,6 +17,7 @@ from tlspool_core.tls.messages import ClientHello, ServerHello
 from tlspool_core.tls.questions import ChooseServerCredential, ClientAuth, ExaminePeer
 from tlspool_core.tls.seams import CertificateEntry, CertificateForm, PeerCredential
 from tlspool_core.tls.settings import TLS12
+from tlspool_core.tls.tls12.messages import CertificateRequest
 
 OTHER, KEYRING = 230, 231  # two types that are X.509 in disguise; the second is known to cert_type
 FORMS = (
@@ -136,6 +137,34 @@ def test_a_server_that_says_nothing_shows_x509(sides: Sides) -> None:
     pair.to_client = edit_hello(ServerHello, lambda hello: hello.extensions.pop(Ext.SERVER_CERTIFICATE_TYPE))
     pair.run()
     assert isinstance(pair.client.failed, alerts.UnofferedChoice)
+
+
+def test_the_order_of_credentials_goes_before_that_of_suites(sides: Sides) -> None:
+    """An RSA key of the first type is shown, although suites with ECDSA are preferred."""
+    pair = sides.pair((0,), (0, OTHER), (OTHER, 0), (0,))
+    rsa = replace(software_credential("rsa-2048", "server"), certificate_type=OTHER)
+    sides.server_answers.credentials = [rsa, software_credential("ecdsa-p256", "server")]
+    pair.run()
+    assert pair.complete and pair.client.peer.certificate_type == OTHER
+    sides.server_answers.credentials = sides.server_answers.credentials[::-1]
+    assert sides.types((0,), (0, OTHER), (0, OTHER), (0,)) == (0, 0)
+
+
+def test_authorities_are_named_for_chains_only(sides: Sides) -> None:
+    for kind, named in ((0, (b"0\0",)), (OTHER, ())):
+        pair = sides.pair((kind,), (0,), (0,), (kind,))
+        sides.server_answers.certificate_authorities = [b"0\0"]
+        requests: list[bytes] = []
+        pair.to_client = edit_message(13, lambda body, requests=requests: requests.append(body) or body)
+        pair.run()
+        assert pair.complete
+        assert [tuple(CertificateRequest.parse(body).certificate_authorities) for body in requests] == [named]
+
+
+def test_cert_type_is_not_heard_beside_the_later_extensions(sides: Sides) -> None:
+    """A client that takes the type KEYRING from the server, and has X.509 itself, which it need not say."""
+    assert sides.types((0,), (KEYRING,), (KEYRING,), (KEYRING, 0)) == (0, KEYRING)
+    assert sides.offered[0].extensions[Ext.CERT_TYPE] == bytes((1, KEYRING))
 
 
 # --- cert_type -------------------------------------------------------------------------------------------------------------------
