@@ -10,7 +10,7 @@ from tlspool_srp.exchange import ClientSrp, ServerSrp, SrpPeer, UserExtension
 from tlspool_srp.plugin import SUITES
 from tlspool_srp.verifiers import make_verifier, record_for
 
-from tlspool_core.api import AlertDescription, DoNAI, TlsError
+from tlspool_core.api import AlertDescription, DoNAI, KeyStoreError, TlsError
 from tlspool_core.testing.memory import MemoryBackend
 from tlspool_core.testing.peers import Answers, Pair, software_credential
 from tlspool_core.tls import TlsConnection
@@ -96,3 +96,22 @@ def test_a_client_without_password_cancels() -> None:
     both.run()
     assert isinstance(both.client.failed, TlsError)
     assert both.client.failed.alert is AlertDescription.USER_CANCELED
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyStoreError("the token is gone"), "the token is gone"),
+        (PermissionError("it can be read by others"), "it can be read by others"),
+        (UnicodeDecodeError("utf-8", b"secret\xff", 6, 7, "invalid start byte"), "it is no text in UTF-8"),
+    ],
+)
+def test_a_password_that_cannot_be_had_cancels_with_the_reason(error: Exception, reason: str) -> None:
+    def fetch() -> str:
+        raise error
+
+    both = pair(backend(), tamper=lambda client: setattr(client, "password", fetch))
+    both.run()
+    assert isinstance(both.client.failed, TlsError)
+    assert both.client.failed.alert is AlertDescription.USER_CANCELED
+    assert str(both.client.failed).endswith(reason)

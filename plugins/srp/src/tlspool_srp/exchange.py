@@ -34,6 +34,7 @@ from tlspool_core.api import (
     InvalidIdentity,
     KeyExchangeContext,
     KeyExchangeRun,
+    KeyStoreError,
     PeerCredential,
     UnknownPskIdentity,
     UserCanceled,
@@ -149,9 +150,7 @@ class ClientRun(KeyExchangeRun):
         public = int.from_bytes(parameters.public)
         if public % group.prime == 0 or public >= group.prime:
             raise IllegalParameter("the server's SRP value B is not within the group")
-        password = self._srp.password()
-        if password is None:
-            raise UserCanceled(f"no password was given for the SRP user {self._srp.user}")
+        password = self._password()
         context = context_for(group, self._srp.user, password)
         private = context.generate_client_private()
         own = context.get_client_public(client_private=private)
@@ -165,6 +164,18 @@ class ClientRun(KeyExchangeRun):
             common_secret=scrambling,
         )
         self._body, self._secret = build_client_public(own), number(secret)
+
+    def _password(self) -> str:
+        try:
+            password, reason = self._srp.password(), "none was given"
+        except UnicodeDecodeError:
+            # its own text would show a part of the password
+            password, reason = None, "it is no text in UTF-8"
+        except (KeyStoreError, OSError) as error:
+            password, reason = None, str(error)
+        if password is None:
+            raise UserCanceled(f"no SRP password: {reason}")
+        return password
 
     def own_parameters(self) -> bytes | None:
         """Body of ClientKeyExchange."""

@@ -59,7 +59,7 @@ class Verifier:
                 raise ValueError("the SRP verifier is cut short")
             rest = rest[2 + size :]
         value = int.from_bytes(parts[1])
-        if rest or not parts[0] or not 1 < value < group.prime:
+        if rest or not parts[0] or len(parts[1]) != group.size or not 1 < value < group.prime:
             raise ValueError("the SRP verifier is damaged")
         return cls(parts[2].decode(), group, parts[0], value)
 
