@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tlspool_openpgp.credential_type import OpenPgpType
 from tlspool_openpgp.message import FORM, subkey_descriptor
+from tlspool_openpgp.packets import framed
 
 from tlspool_core.api import DoNAI, LocalCredential, Role, SessionContext
 from tlspool_core.testing.credential_type import TypeAnswers, TypeUnderTest
 from tlspool_core.testing.flights import HANDSHAKE, edit_hello, parse
 from tlspool_core.testing.keys import SoftwareKeys
 from tlspool_core.testing.memory import MemoryBackend
-from tlspool_core.testing.peers import Pair, software_credential
+from tlspool_core.testing.peers import Pair, TicketBox, software_credential
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.alerts import AlertDescription, AlertReceived, NoCertificateTypeInCommon, UnofferedChoice
 from tlspool_core.tls.messages import ClientHello, ServerHello
@@ -305,3 +307,26 @@ def test_who_prefers_it_negotiates_tls12(kind: OpenPgpType, types: tuple[str, ..
 def test_our_descriptor_is_that_of_the_signing_key(sides: Sides) -> None:
     credential = sides.tested(sides.john, "john@example.org").load()
     assert [entry.data for entry in credential.entries] == [subkey_descriptor(sides.john.key_id, sides.john.public)]
+
+
+class WholeTickets(TicketBox):
+    """Tickets that hold the state, as the pool's do; so they are as long."""
+
+    def seal(self, state: bytes) -> bytes | None:
+        return state if len(state) < 65536 else None
+
+    def open(self, ticket: bytes) -> bytes | None:
+        return ticket
+
+
+@pytest.mark.parametrize("size", [15_000, 40_000, 64_000])
+def test_keys_with_much_around_them(kind: OpenPgpType, web: Any, john: Any, size: int) -> None:
+    """As keys are that many people certified: shown in several records, and kept in tickets as long as these can hold them."""
+    extra = b"".join(framed(13, b"x" * 1000) for _ in range(size // 1006 - 1))
+    crowded = SimpleNamespace(private=john.private, public=john.public + extra, key_id=john.key_id)
+    pair = Sides(kind, web, crowded).pair((OPENPGP,), (OPENPGP,))
+    pair.server_answers.tickets = WholeTickets()
+    pair.to_client = pair.to_server = lambda data: data
+    pair.run()
+    assert pair.complete and pair.server.peer is not None, (pair.client.failed, pair.server.failed)
+    assert len(pair.server.peer.entries[0].data) > size - 2500
