@@ -26,8 +26,9 @@ ALLOWED: dict[str, set[str]] = {
     "policy": {"identity", "interfaces", "tls"},
     "registry": {"hookspecs", "identity", "interfaces", "tls"},
     "client": {"wire", "fdpass", "identity"},
+    "tools": {"client", "wire", "fdpass", "identity"},
     "pool": {"wire", "fdpass", "identity", "interfaces", "tls", "policy", "registry", "hookspecs", "api"},
-    "cli": {"wire", "fdpass", "identity", "interfaces", "tls", "policy", "registry", "hookspecs", "api", "pool", "client"},
+    "cli": {"wire", "fdpass", "identity", "interfaces", "tls", "policy", "registry", "hookspecs", "api", "pool", "client", "tools"},
     "testing": {"wire", "fdpass", "identity", "interfaces", "tls", "policy", "registry", "hookspecs", "api", "pool", "client"},
 }
 PLUGINS_MAY_IMPORT = {"api"}

@@ -1,0 +1,100 @@
+"""A pool whose keys are in a token, and tools in front of it as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "daemon"))  # for the pool under test
+
+from conftest import DaemonProcess, eventually  # type: ignore[attr-defined]
+from test_openssl import NEEDED, World
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if NEEDED:
+        pytest.skip(f"not installed: {', '.join(NEEDED)}")
+    daemons: list[DaemonProcess] = []
+
+    def start(extra: str, *, real: bool) -> DaemonProcess:
+        daemons.append(DaemonProcess(tmp_path_factory.mktemp("pool"), extra, real=real))
+        daemons[0].pool.ping()
+        return daemons[0]
+
+    yield World(tmp_path_factory.mktemp("world"), start)
+    for daemon in daemons:
+        daemon.stop()
+
+
+class Tool:
+    """A `tlspool` command as a process."""
+
+    def __init__(self, log: Path, world: World, *arguments: str, **more: Any) -> None:
+        self.log = log
+        environment = os.environ | {"TLSPOOL_SOCKET": str(world.daemon.path), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+        self.arguments = [sys.executable, "-c", "from tlspool_core.cli import main; main()", *arguments]
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(self.arguments, env=environment | more.pop("env", {}), **({"stderr": errors} | more))
+
+    def reaches(self, *ports: int) -> Tool:
+        """Wait until it listens."""
+        for port in ports:
+            eventually(lambda port=port: self.process.poll() is not None or listens(port))
+        assert self.process.poll() is None, self.log.read_text()
+        return self
+
+    def stop(self) -> int:
+        self.process.terminate()
+        try:
+            return self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+def listens(port: int) -> bool:
+    """Whether a socket listens on the port; looks without connecting."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def tool(world: World, tmp_path: Path) -> Iterator[Callable[..., Tool]]:
+    """Start a tool; it must end well when it is asked to."""
+    started: list[Tool] = []
+
+    def start(*arguments: str, **more: Any) -> Tool:
+        started.append(Tool(tmp_path / f"log{len(started)}", world, *arguments, **more))
+        return started[-1]
+
+    yield start
+    for one in started:
+        running = one.process.poll() is None
+        status = one.stop()
+        print(one.log.read_text())
+        assert not running or status == 0
+
+
+def s_client(
+    world: World, port: int, *arguments: str, data: bytes = b"", name: str = "www.example.com"
+) -> subprocess.CompletedProcess[bytes]:
+    """What `openssl s_client` shows after the handshake."""
+    ways = ("-servername", name, "-CAfile", str(world.home / "ca.pem"), "-verify_return_error", "-quiet")
+    command = ("openssl", "s_client", "-connect", f"127.0.0.1:{port}", *ways, *arguments)
+    return subprocess.run(command, input=data, capture_output=True, timeout=20, check=False)

@@ -1,0 +1,165 @@
+"""Where a tool listens and connects: `HOST:PORT`, `[ADDRESS]:PORT`, or the path of a UNIX socket; and who is accepted there.
+
+Theory of operation
+-------------------
+An `Acceptor` takes connections on any number of listening sockets, each handled in a task of its own.  There are as many at a time as
+its limit says; more wait in the kernel's queue.  When it is cancelled, so are all connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+log = logging.getLogger("tlspool.tools")
+
+BACKLOG: Final = 128
+CONNECT_TIME: Final = 30.0  # seconds to reach a TCP service
+_PAUSE: Final = 0.5  # seconds without accepting, when descriptors run out
+
+
+class EndpointError(ValueError):
+    """A text that is no endpoint, or an endpoint that cannot be used; the text is for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A TCP endpoint, or a UNIX socket if `path` is there."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Raises EndpointError. `:PORT` has no host: all addresses of this machine, to listen on."""
+        if text.startswith("/"):
+            return cls(path=text)
+        host, colon, port = text.rpartition(":")
+        bare = host.removeprefix("[").removesuffix("]")
+        if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or (":" in host and host == bare):
+            raise EndpointError(f"{text!r} is neither HOST:PORT, nor [ADDRESS]:PORT, nor a path that begins with /")
+        return cls(bare, int(port))
+
+    def __str__(self) -> str:
+        return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
+
+
+async def connect(endpoint: Endpoint) -> socket.socket:
+    """A connected socket that does not block. Raises OSError, of which TimeoutError is one."""
+    loop = asyncio.get_running_loop()
+    if endpoint.path:
+        return await _connect_to(socket.AF_UNIX, endpoint.path)
+    fault: OSError = OSError(f"{endpoint}: no address")
+    async with asyncio.timeout(CONNECT_TIME):
+        for family, _, _, _, address in await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM):
+            try:
+                return await _connect_to(family, address)
+            except OSError as error:
+                fault = error
+    raise fault
+
+
+async def _connect_to(family: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def listen(endpoint: Endpoint) -> list[socket.socket]:
+    """Listening sockets, one for each address of the host. Raises EndpointError."""
+    opened: list[socket.socket] = []
+    try:
+        if endpoint.path:
+            opened.append(_listen_unix(endpoint.path))
+            return opened
+        found = socket.getaddrinfo(endpoint.host or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, address in dict.fromkeys(found):
+            opened.append(socket.create_server(address[:2], family=family, backlog=BACKLOG))
+    except OSError as error:
+        for sock in opened:
+            sock.close()
+        raise EndpointError(f"cannot listen on {endpoint}: {error.strerror or error}") from None
+    for sock in opened:
+        sock.setblocking(False)
+    return opened
+
+
+def _listen_unix(path: str) -> socket.socket:
+    """A socket in place of one that an earlier process left; only its owner may connect."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(Path(path).lstat().st_mode):
+            Path(path).unlink()
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.bind(path)
+        Path(path).chmod(0o600)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Acceptor:
+    """Accepts for one service. The handler owns the socket that it is given; what it raises is logged."""
+
+    def __init__(self, name: str, sockets: Sequence[socket.socket], handle: Callable[[socket.socket], Awaitable[None]], limit: int):
+        self.name = name
+        self._sockets = sockets
+        self._handle = handle
+        self._slots = asyncio.Semaphore(limit)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for sock in self._sockets:
+                    group.create_task(self._accept(sock))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with listening:
+            while True:
+                await self._slots.acquire()
+                try:
+                    sock, _ = await loop.sock_accept(listening)
+                except OSError as fault:  # out of descriptors, or a connection that was gone before we took it
+                    self._slots.release()
+                    log.warning("%s: accept: %s", self.name, fault)
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                task = loop.create_task(self._serve(sock))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+
+    async def _serve(self, sock: socket.socket) -> None:
+        with sock:
+            try:
+                await self._handle(sock)
+            except (OSError, TimeoutError) as fault:  # PoolError is one
+                log.warning("%s: %s", self.name, fault)
+            except Exception:
+                log.exception("%s: a connection failed", self.name)
