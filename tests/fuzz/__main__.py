@@ -17,15 +17,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = ROOT / ".cache" / "fuzz"
-INSTRUMENTED = ["tlspool_core", "tlspool_x509", "tlspool_pkcs11", "tlspool_lmdb", "tlspool_srp"]
+INSTRUMENTED = [
+    "tlspool_core",
+    *(path.name for path in ROOT.glob("plugins/*/src/tlspool_*") if path.is_dir() and path.suffix == ""),
+]
 KEPT_MAX = 10  # files that `--keep` leaves for a target
 KEPT_SIZE = 1024
 
 
 def _targets() -> dict[str, object]:
-    from tests.fuzz import engine, parsers, plugins
+    from tests.fuzz import engine, files, parsers, plugins
 
-    return {target.name: target for target in (*parsers.TARGETS, *plugins.TARGETS, *engine.TARGETS)}
+    return {target.name: target for target in (*parsers.TARGETS, *plugins.TARGETS, *files.TARGETS, *engine.TARGETS)}
 
 
 def one(name: str, arguments: list[str]) -> None:

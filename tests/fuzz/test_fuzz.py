@@ -10,11 +10,11 @@ import warnings
 import pytest
 from cryptography.utils import CryptographyDeprecationWarning
 
-from tests.fuzz import engine, parsers, plugins
+from tests.fuzz import engine, files, parsers, plugins
 from tests.fuzz.target import CORPUS, Target
 
 VARIANTS = 5000  # of the cheapest targets; a costly one has fewer
-TARGETS: tuple[Target, ...] = (*parsers.TARGETS, *plugins.TARGETS, *engine.TARGETS)
+TARGETS: tuple[Target, ...] = (*parsers.TARGETS, *plugins.TARGETS, *files.TARGETS, *engine.TARGETS)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -227,7 +227,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a plugin that fails establishes what it was asked", "tlspool_core.policy.judge",
-        '            log.exception("plugin %s failed to establish predicate %s", asked.plugin, asked.letter)\n            return Established({},',
+        '            log.exception("plugin %s failed to establish predicate %s", asked.plugin, asked.letter)\n'
+        "            return Established({},",
         '            log.exception("plugin %s failed to establish predicate %s", asked.plugin, asked.letter)\n'
         "            return Established(values_of(asked.letter, Verdict.TRUE),",
         ("tests/policy/test_judge.py",),

@@ -235,6 +235,8 @@ def _socket(table: Table, mode: int = 0o660) -> SocketConfig:
     path = Path(table.text("path"))
     if not path.is_absolute():
         raise table.error("path", f"must begin with /, not {str(path)!r}")
+    if not path.name:
+        raise table.error("path", "is a directory: which socket in it?")
     if len(os.fsencode(path)) > 107:
         raise table.error("path", "is longer than the 107 bytes that a UNIX socket address holds")
     made = SocketConfig(path, table.text("owner"), table.text("group"), table.mode("mode", mode))
