@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +87,47 @@ def test_a_restart_of_the_pool_loses_and_repeats_nothing(own_servers: list[FreeR
 
     asyncio.run(rest())
     assert [line.split("|")[1] for line in server.lines("records")] == ["r0", "r1", "r2", "r3", "r4"]
+
+
+TAKER = """
+import asyncio, sys, json
+from tlspool_core.api import AccountingRecord, DoNAI
+from tlspool_radius.aaa import RadiusAaa
+
+async def main():
+    plugin, who = RadiusAaa(), DoNAI("example.com")
+    await plugin.start(json.loads(sys.argv[1]))
+    for number in range(1_000_000):
+        await plugin.account(AccountingRecord("start", f"r{number}", "k", "i", who, who, 1.0))
+        print(number, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_a_pool_that_is_killed_loses_nothing_that_it_took_and_sends_in_order(own_servers: list[FreeRadius], tmp_path: Path) -> None:
+    server, _ = own_servers
+    server.start()
+    configured = section(tmp_path / "queue", server.section())
+    command = [sys.executable, "-c", TAKER, json.dumps(configured)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line == "200\n":
+                process.kill()
+                break
+        taken = 200 + len(process.stdout.read().split())
+
+    async def main() -> None:
+        async with plugin(configured):
+            await delivered(tmp_path / "queue")
+
+    asyncio.run(main())
+    lines = [line.split("|")[1] for line in server.lines("records")]
+    in_order = list(dict.fromkeys(lines))
+    assert in_order == [f"r{number}" for number in range(len(in_order))]
+    assert len(in_order) >= taken + 1
+    assert len(lines) - len(in_order) <= 1  # the one that was on its way
 
 
 def test_a_record_that_is_handed_over_again_counts_once(own_servers: list[FreeRadius], tmp_path: Path) -> None:

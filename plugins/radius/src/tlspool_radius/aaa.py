@@ -9,7 +9,6 @@ here crosses over to it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ class _Engine:
         self.steps = {name: Servers(function) for name, function in settings.steps.items()}
         self.accounting = Servers(settings.accounting, accounting=True)
         self.ledger: Ledger | None = None
-        self._courier: asyncio.Task[None] | None = None
+        self._courier: Courier | None = None
 
     async def open(self) -> None:
         """Open the queue, if there is accounting. Raises ValueError."""
@@ -48,12 +47,11 @@ class _Engine:
         except LedgerError as error:
             raise ValueError(str(error)) from None
         self.ledger = ledger
-        self._courier = asyncio.get_running_loop().create_task(Courier(ledger, self.accounting).run())
+        self._courier = Courier(ledger, self.accounting)
 
     async def close(self) -> None:
         if self._courier is not None:
-            self._courier.cancel()
-            await asyncio.gather(self._courier, return_exceptions=True)
+            await self._courier.stop()
         if self.ledger is not None:
             await self.ledger.close()
         for servers in (*self.steps.values(), self.accounting):

@@ -14,6 +14,7 @@ tries again after a pause that grows; nothing is passed over and nothing is drop
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Final
@@ -31,6 +32,7 @@ log = logging.getLogger("tlspool.radius")
 _EVENTS: Final = {"start": 1, "stop": 2, "interim": 3}  # Acct-Status-Type, RFC 2866 section 5.1
 _REMOTE: Final = 3  # Acct-Authentic: not by RADIUS, but by the TLS handshake
 _PAUSE: Final = (0.2, 30.0)  # seconds: the first, and the longest
+_LAST: Final = 3.0  # seconds for the record that is on its way when we stop; the pool gives plugins five
 _LOOK: Final = 1.0  # seconds until we look again for what other processes have added, or whether they have gone
 _MOST_CLASSES: Final = 2500  # bytes of Class in one record, so that it fits a packet
 
@@ -85,43 +87,58 @@ def _counts(record: AccountingRecord) -> Attributes:
 
 
 class Courier:
-    """Delivers what is in the ledger until it is cancelled."""
+    """Delivers what is in the ledger; made on the event loop that it runs on."""
 
     def __init__(self, ledger: Ledger, servers: Servers) -> None:
         self._ledger = ledger
         self._servers = servers
+        self._stopping = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def run(self) -> None:
-        """Deliver for ever."""
+    async def stop(self) -> None:
+        """Take no further record. The one that is on its way is waited for, as it would be sent twice otherwise."""
+        self._stopping.set()
+        self._ledger.added.set()
+        await asyncio.wait([self._task], timeout=_LAST)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than there is work."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _run(self) -> None:
         pause = _PAUSE[0]
-        while True:
+        while not self._stopping.is_set():
             try:
                 if not await self._ledger.mine():
-                    await asyncio.sleep(_LOOK)
+                    await self._pause(_LOOK)
                     continue
                 await self._deliver()
                 pause = _PAUSE[0]
             except (NoAnswer, LedgerError) as error:
                 log.warning("accounting waits: %s", error)
-                await asyncio.sleep(pause)
+                await self._pause(pause)
                 pause = min(pause * 2, _PAUSE[1])
             except Exception:  # a fault of ours must not end all accounting
                 log.exception("accounting waits")
-                await asyncio.sleep(_PAUSE[1])
+                await self._pause(_PAUSE[1])
 
     async def _deliver(self) -> None:
         """All that is there, then wait for more. Raises NoAnswer or LedgerError."""
         self._ledger.added.clear()
         entries = await self._ledger.first()
         for entry in entries:
+            if self._stopping.is_set():
+                return
             await self._servers.ask(ACCOUNTING_REQUEST, with_delay(entry, time.time()))
             await self._ledger.remove(entry.number)
-        if not entries:
-            try:
+        if not entries and not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await self._ledger.added.wait()
-            except TimeoutError:
-                return
 
 
 def with_delay(entry: Entry, now: float) -> Attributes:
