@@ -346,6 +346,16 @@ class CredentialType(ABC):
         Raises Denied or KeyStoreError, naming what to mend.
         """
 
+    async def issue(
+        self, identity: DoNAI, service: str, role: Role, find_key: Callable[[str], Awaitable[Key]]
+    ) -> Credential | None:
+        """Make a credential for this session on the fly, under an issuing key of the plugin's configuration.
+
+        `service` is an IANA service name or "", `role` CLIENT or SERVER. Called for each session that asks, so the plugin keeps what
+        it made for a while. None if this type does not make any. Raises Denied or KeyStoreError.
+        """
+        return None
+
     async def sign(self, credential: Credential, scheme: int, content: bytes) -> bytes:
         """Make the proof of possession with a credential that `load` made."""
         raise NotImplementedError
