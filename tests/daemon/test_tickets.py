@@ -32,6 +32,12 @@ def test_a_ticket_opens_until_it_is_too_old() -> None:
     assert keys.open(ticket, b"http") is None
 
 
+def test_what_is_too_large_for_a_client_hello_is_not_sealed() -> None:
+    keys = TicketKeys(CONFIG, clock=Clock())
+    assert keys.seal(bytes(16384), b"http") is not None
+    assert keys.seal(bytes(16385), b"http") is None
+
+
 def test_another_scope_another_process_and_every_changed_byte_are_refused() -> None:
     clock = Clock()
     keys = TicketKeys(CONFIG, clock=clock)

@@ -39,6 +39,7 @@ _MAGIC = b"TLSPTK01"
 _NONCE = 12
 _MAX_STEPS = 100_000  # epochs to step over after a long sleep; beyond that, a new chain is started
 _MAX_REMEMBERED = 100_000
+_MAX_STATE = 16_384  # bytes
 
 
 def _derive(chain: bytes, label: bytes) -> bytes:
@@ -141,7 +142,12 @@ class TicketKeys:
         return self._keys[epoch]
 
     def seal(self, state: bytes, scope: bytes) -> bytes | None:
-        """A ticket for `state` that opens only with the same `scope` (say, the service)."""
+        """A ticket for `state` that opens only with the same `scope` (say, the service).
+
+        None for a state that would make ClientHello absurdly large: it holds what the client showed, which may be much.
+        """
+        if len(state) > _MAX_STATE:
+            return None
         epoch = self._now_epoch()
         key = self._key(epoch)
         if key is None:
