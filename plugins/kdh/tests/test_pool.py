@@ -39,10 +39,10 @@ class World:
         self.pool = Pool(self.socket, patience=15)
         self.pool.ping()
 
-    def tlspool(self, *arguments: str, stdin: bytes = b"") -> str:
+    def tlspool(self, *arguments: str, stdin: bytes = b"", ok: bool = True) -> str:
         command = [sys.executable, "-c", "from tlspool_core.cli import main; main()", *arguments]
         done = subprocess.run(command, env=self.environment, input=stdin, capture_output=True, check=False)
-        assert done.returncode == 0, (done.stdout + done.stderr).decode()
+        assert (done.returncode == 0) is ok, (done.stdout + done.stderr).decode()
         return done.stdout.decode()
 
     def local(self, identity: str, role: str, **account: str) -> None:
@@ -102,3 +102,10 @@ def test_a_client_without_a_key_is_told(world: World) -> None:
 
 def test_lists_say_where_tickets_come_from(world: World) -> None:
     assert "john@KDH.EXAMPLE (FILE:" in world.tlspool("localid", "show", JOHN)
+
+
+def test_check_tells_what_is_usable(world: World) -> None:
+    text = world.tlspool("kdh", "check", "--service", "http", "--remote", WEB, ok=False)
+    assert f"ok  {WEB}: key of http/{WEB}@KDH.EXAMPLE, version 2, aes256-cts-hmac-sha1-96" in text
+    assert f"ok  {JOHN}: ticket of john@KDH.EXAMPLE for http/{WEB}@KDH.EXAMPLE until " in text
+    assert f"BAD {MARY}: no ticket for http/{WEB}@KDH.EXAMPLE: " in text

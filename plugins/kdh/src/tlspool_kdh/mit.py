@@ -20,7 +20,7 @@ import gssapi
 import krb5
 from gssapi.raw.misc import GSSError
 
-from tlspool_kdh.crypto import KerberosKey
+from tlspool_kdh.crypto import ENCTYPES, KerberosKey
 from tlspool_kdh.tickets import ClientTicket, FindKey, Principal
 
 
@@ -28,12 +28,16 @@ class KerberosError(Exception):
     """What Kerberos could not do, in words for the operator; names files and principals, holds no secret."""
 
 
+# what libkrb5 says in words that help nobody
+_WORDS = {-1765328353: "the password or key is wrong"}  # KRB5KRB_AP_ERR_BAD_INTEGRITY
+
+
 @contextmanager
 def _in_words(doing: str) -> Iterator[None]:
     try:
         yield
     except krb5.Krb5Error as error:
-        raise KerberosError(f"{doing}: {error}") from None
+        raise KerberosError(f"{doing}: {_WORDS.get(error.err_code, error)}") from None
     except GSSError as error:
         raise KerberosError(f"{doing}: {error}") from None
     except ValueError as error:
@@ -54,6 +58,28 @@ def keytab_keys(keytab: str) -> FindKey:
         return KerberosKey(enctype, entry.key.data)
 
     return find
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """One entry of a keytab, for lists; `usable` if the encryption type is one of ours."""
+
+    principal: Principal
+    version: int
+    enctype: str
+    usable: bool
+
+
+def keytab_principals(keytab: str) -> list[KeyEntry]:
+    """What a keytab holds. Raises KerberosError."""
+    context = krb5.init_context()
+    found = []
+    with _in_words(f"cannot read {keytab}"):
+        for entry in krb5.kt_resolve(context, keytab.encode()):
+            kind = entry.key.enctype
+            name = krb5.enctype_to_name(kind, False)
+            found.append(KeyEntry(_principal(_text(context, entry.principal)), entry.kvno, name, kind in ENCTYPES))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

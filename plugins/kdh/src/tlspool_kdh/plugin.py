@@ -18,6 +18,7 @@ from typing import Any
 
 from tlspool_core.api import (
     CertificateEntry,
+    CliCommand,
     ConfigBackend,
     Credential,
     CredentialType,
@@ -37,6 +38,7 @@ from tlspool_core.api import (
     hookimpl,
 )
 from tlspool_kdh.accounts import Account, Realms
+from tlspool_kdh.cli import KdhCommands
 from tlspool_kdh.codes import CHECKSUMS, FORM, QUANTUM_RELIEF, SCHEMES, SUITES, TICKET_TYPE, TLS12, TLS13
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
@@ -271,3 +273,9 @@ def _domains(table: object) -> Mapping[str, str]:
 def tlspool_register_credential_types() -> Sequence[CredentialType]:
     """The credential type."""
     return [KerberosType()]
+
+
+@hookimpl
+def tlspool_register_cli_commands() -> Sequence[CliCommand]:
+    """`tlspool kdh`."""
+    return [KdhCommands()]
