@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib.util
 import os
 import pty
@@ -17,7 +18,10 @@ from types import ModuleType
 from typing import Any
 
 import deskplugin
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tlspool_core.client import Session
 from tlspool_core.identity import DoNAI
@@ -51,7 +55,7 @@ eventually: Callable[..., None] = _daemons.eventually
 class House:
     """Databases, perhaps a token, and a pool over them."""
 
-    def __init__(self, home: Path, *, token: bool = False, extra: str = "") -> None:
+    def __init__(self, home: Path, *, token: bool = False, issuing: bool = False, extra: str = "") -> None:
         self.home = home
         self.links: list[socket.socket | Session] = []  # to be closed in the end
         self.softhsm = home / "softhsm2.conf"
@@ -62,7 +66,8 @@ class House:
         for name in deskplugin.NAMES:
             if name != LATER:
                 self.add(name, f"pkcs11:token=pool;object={name};type=private" if token and name == "john@example.com" else "")
-        disabled = [name for name in _daemons.INSTALLED if name not in ("lmdb", *(["pkcs11"] if token else []))]
+        used = ["lmdb"] + ["pkcs11"] * token + ["x509"] * issuing
+        disabled = [name for name in _daemons.INSTALLED if name not in used]
         store = (
             f'[[keystore.pkcs11.modules]]\npath = "{SOFTHSM}"\nname = "soft"\nenvironment = {{SOFTHSM2_CONF = "{self.softhsm}"}}\n'
         )
@@ -70,7 +75,7 @@ class House:
         self.daemon = _daemons.DaemonProcess(
             home,
             f'{top}---\n[plugins]\nload = ["deskplugin"]\ndisabled = {disabled}\n[config]\nbackend = "lmdb"\npath = "{home}/db"\n'
-            f"{store if token else ''}{rest}",
+            f"{store if token else ''}{self._issuing() if issuing else ''}{rest}",
             real=True,
             path=[HERE],
         )
@@ -106,6 +111,30 @@ class House:
         pem = deskplugin.private_key("john@example.com").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         key.write_bytes(pem)
         self._util("--import", str(key), "--token", "pool", "--label", "john@example.com", "--id", "01", "--pin", PIN)
+
+    def _issuing(self) -> str:
+        """An authority whose key is in a key store; trusted."""
+        key = deskplugin.private_key("issuer.example.com")
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Proxy CA")])
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(
+            name,
+            name,
+            key.public_key(),
+            x509.random_serial_number(),
+            now - datetime.timedelta(days=1),
+            now + datetime.timedelta(days=1),
+        )
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        builder = builder.add_extension(x509.BasicConstraints(True, 0), True).add_extension(usage, True)
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        path = self.home / "issuer.pem"
+        path.write_bytes(builder.sign(key, SHA256()).public_bytes(Encoding.PEM))
+        kind = Registry.load(required=("x509",)).credential_types["x509"]
+        with self.backend.write() as databases:
+            for record in kind.import_trust(path.read_bytes(), pinned=False):
+                databases.put_trust(record)
+        return f'[credential.x509]\nissuing_key = "software:issuer.example.com"\nissuing_certificate = "{path}"\n'
 
     def _util(self, *arguments: str) -> None:
         environment = {"SOFTHSM2_CONF": str(self.softhsm), "PATH": "/usr/bin:/bin"}

@@ -21,7 +21,7 @@ def private_key(name: str) -> ec.EllipticCurvePrivateKey:
     return ec.derive_private_key(number, ec.SECP256R1())
 
 
-for each in NAMES:
+for each in (*NAMES, "issuer.example.com"):
     keys.add(each, private_key(each))
 
 

@@ -276,12 +276,12 @@ class Answers:
         if self._session.wishes.check_localid:
             chosen = await self._session.check_localid(proposed)
         entry = self._pool.credentials.identity(chosen)
-        if entry is None:
+        if entry is None and not self._onthefly:
             raise Refusal(
                 alerts.UnrecognizedName("unknown here"),
                 WireError(ErrorCode.LOCALID_NOT_FOUND, f"There is no local identity {chosen} in the databases"),
             )
-        if not self._uid_allowed(entry):
+        if entry is not None and not self._uid_allowed(entry):
             raise Refusal(
                 alerts.UnrecognizedName("not for this application"),
                 WireError(ErrorCode.LOCALID_NOT_YOURS, f"This application may not be {chosen}"),
@@ -290,6 +290,8 @@ class Answers:
 
     async def _credentials(self, role: Role) -> list[Credential]:
         assert self.local is not None
+        if self._onthefly:
+            return await self._issued(self.local, role)
         entry = self._pool.credentials.identity(self.local)
         if entry is None:
             return []
@@ -298,6 +300,18 @@ class Answers:
             self.hint = problems[0]
         if problems and not self._own:
             raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, problems[0]))
+        return [own.credential for own in self._own]
+
+    @property
+    def _onthefly(self) -> bool:
+        return self._session.wishes.onthefly or (self._choice is not None and self._choice.onthefly)
+
+    async def _issued(self, local: DoNAI, role: Role) -> list[Credential]:
+        """Credentials made now. Raises Refusal."""
+        try:
+            self._own = await self._pool.credentials.issued(local, self._session.request.service, role)
+        except (Denied, KeyStoreError) as error:
+            raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, str(error))) from None
         return [own.credential for own in self._own]
 
     def own_credential(self, credential: Credential | None) -> OwnCredential | None:

@@ -130,3 +130,19 @@ class Credentials:
             log.exception("plugin %s failed to load a credential", kind.name)
             raise Denied(f"the plugin {kind.name} failed to load the credential") from error
         return None if made is None else OwnCredential(credential, kind, made)
+
+    async def issued(self, identity: DoNAI, service: str, role: Role) -> list[OwnCredential]:
+        """Credentials made on the fly by every type that can. Raises Denied or KeyStoreError if none does."""
+        made: list[OwnCredential] = []
+        for kind in self._types.values():
+            try:
+                async with asyncio.timeout(self._time_limit) as limit:
+                    pausing.set(limit)
+                    credential = await kind.issue(identity, service, role, self._find_key)
+            except TimeoutError:
+                raise Denied(f"making a {kind.name} credential took longer than {self._time_limit:g} s") from None
+            if credential is not None:
+                made.append(OwnCredential(LocalCredential(identity, kind.name, role, "", b""), kind, credential))
+        if not made:
+            raise Denied("no issuing key is configured, so no credential can be made on the fly")
+        return made

@@ -60,8 +60,6 @@ def role_of(request: StartTls) -> str:
     wishes = wishes_of(request.flags)
     if wishes.dtls or request.ipproto != IpProtocol.TCP:
         raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does TLS over TCP only")
-    if wishes.onthefly:
-        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool makes no credentials on the fly")
     if wishes.client and wishes.server:
         raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does not do symmetric (peer) roles")
     if not wishes.client and not wishes.server:

@@ -27,6 +27,7 @@ from tlspool_core.api import (
 from tlspool_x509 import imports, local
 from tlspool_x509.anchors import TYPE, TrustStore, read_bundle
 from tlspool_x509.certificates import utc_now
+from tlspool_x509.issuing import Issuing, read_issuers
 from tlspool_x509.keys import public_key_of, strength_of
 from tlspool_x509.local import X509Credential
 from tlspool_x509.names import alternative_names
@@ -50,6 +51,7 @@ class X509Type(CredentialType):
         settings = X509Settings()
         self._state = State(settings, Validator(settings, TrustStore(), clock))
         self._staples: Staples | None = None
+        self._issuing: Issuing | None = None
         self._authorities: tuple[int, tuple[bytes, ...]] | None = None
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -57,7 +59,11 @@ class X509Type(CredentialType):
         chosen = parse_settings(settings)
         system = read_bundle(chosen.system_store, chosen.system_store_roles) if chosen.system_store else None
         staples = Staples(chosen.ocsp_staples, self._clock) if chosen.ocsp_staples else None
+        issuing = None
+        if chosen.issuing_certificate is not None:
+            issuing = Issuing(chosen.issuing_key, read_issuers(chosen.issuing_certificate), chosen.issued_lifetime, self._clock)
         self._state.settings = chosen
+        self._issuing = issuing
         self._state.validator = Validator(chosen, TrustStore(system), self._clock)
         self._staples = staples
         self._authorities = None
@@ -67,6 +73,12 @@ class X509Type(CredentialType):
     async def load(self, credential: LocalCredential, find_key: Callable[[str], Awaitable[Key]]) -> X509Credential:
         """See `local.load_credential`."""
         return await local.load_credential(credential, find_key, self._clock)
+
+    async def issue(
+        self, identity: DoNAI, service: str, role: Role, find_key: Callable[[str], Awaitable[Key]]
+    ) -> X509Credential | None:
+        """A certificate under the configured issuing key; None without one."""
+        return None if self._issuing is None else await self._issuing.credential(identity, service, role, find_key)
 
     async def sign(self, credential: Credential, scheme: int, content: bytes) -> bytes:
         """See `local.sign`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ class X509Settings:
     pin: str = "key"
     ocsp_staples: Path | None = None
     extensions: Mapping[str, tuple[ExtensionRule, ...]] = field(default_factory=dict)
+    issuing_key: str = ""  # URI; with the certificate below it, credentials can be made on the fly
+    issuing_certificate: Path | None = None
+    issued_lifetime: timedelta = timedelta(hours=1)
 
 
 def parse_settings(section: Mapping[str, Any]) -> X509Settings:
@@ -43,7 +47,10 @@ def parse_settings(section: Mapping[str, Any]) -> X509Settings:
     if unknown := sorted(set(section) - known):
         raise ValueError(f"{unknown[0]}: no such setting; there are {', '.join(sorted(known))}")
     values: dict[str, Any] = {key: _READERS[key](key, value) for key, value in section.items()}
-    return X509Settings(**values)
+    made = X509Settings(**values)
+    if bool(made.issuing_key) != bool(made.issuing_certificate):
+        raise ValueError("issuing_key: goes with issuing_certificate, and neither goes alone")
+    return made
 
 
 def _boolean(key: str, value: object) -> bool:
@@ -56,6 +63,18 @@ def _path(key: str, value: object) -> Path:
     if not isinstance(value, str) or not value.startswith("/"):
         raise ValueError(f"{key}: must be a path that begins with /")
     return Path(value)
+
+
+def _uri(key: str, value: object) -> str:
+    if not isinstance(value, str) or ":" not in value:
+        raise ValueError(f"{key}: must be the URI of a key")
+    return value
+
+
+def _lifetime(key: str, value: object) -> timedelta:
+    if isinstance(value, bool) or not isinstance(value, int) or not 60 <= value <= 604800:
+        raise ValueError(f"{key}: must be a number of seconds from 60 to 604800")
+    return timedelta(seconds=value)
 
 
 def _system_store(key: str, value: object) -> Path | None:
@@ -116,4 +135,7 @@ _READERS = {
     "pin": _pin,
     "ocsp_staples": _path,
     "extensions": _extensions,
+    "issuing_key": _uri,
+    "issuing_certificate": _path,
+    "issued_lifetime": _lifetime,
 }
