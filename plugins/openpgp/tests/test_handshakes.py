@@ -330,3 +330,16 @@ def test_keys_with_much_around_them(kind: OpenPgpType, web: Any, john: Any, size
     pair.run()
     assert pair.complete and pair.server.peer is not None, (pair.client.failed, pair.server.failed)
     assert len(pair.server.peer.entries[0].data) > size - 2500
+
+
+def test_a_client_of_both_versions_meets_a_server_that_prefers_it(sides: Sides) -> None:
+    """As between pools where only the server has narrowed the versions; the client does not take that for a downgrade."""
+    pair = sides.pair((OPENPGP,), (X509,), versions=(TLS13, TLS12))
+    pair.server = TlsConnection(
+        ServerSettings(
+            versions=(TLS12,), extra_forms=(FORM,), own_certificate_types=(X509, OPENPGP), peer_certificate_types=(X509, OPENPGP)
+        )
+    )
+    pair.run()
+    assert pair.complete, (pair.client.failed, pair.server.failed)
+    assert pair.client.peer is not None and pair.client.peer.certificate_type == OPENPGP and pair.client.facts.version == TLS12

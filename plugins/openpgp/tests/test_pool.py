@@ -255,3 +255,18 @@ def test_pgpy_hangs_on_a_peers_key(world: World, john: Any) -> None:
     assert isinstance(client, PoolError) and "certificate_unknown" in client.text
     server, _ = both(world, {"localid": WEB}, {"remoteid": WEB, "localid": MARY, "service": "next"}, pool)
     assert isinstance(server, PoolError) and "certifies mary@example.org" in server.text
+
+
+def test_tls13_is_not_negotiated_by_who_prefers_openpgp(world: World) -> None:
+    """A client of TLS 1.3 alone, without OpenPGP, is told so by an alert; the pool does not show the key to it."""
+    if not shutil.which("openssl"):
+        pytest.skip("not installed: openssl")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{listening.getsockname()[1]}", "-tls1_3", "-servername", WEB]
+        with ThreadPoolExecutor() as threads:
+            client = threads.submit(subprocess.run, command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20)
+            connected, _ = listening.accept()
+            with pytest.raises(PoolError):
+                world.pools[0].starttls_server(connected, localid=WEB, timeout=10)
+            done = client.result()
+    assert done.returncode and b"protocol version" in done.stderr, done.stderr
