@@ -223,7 +223,7 @@ async def _server_key_exchange(hs: Hs, plan: Plan, terms: Terms) -> Exchange:
 
 
 def _certificate_request(hs: Hs, plan: Plan, certificate_type: int) -> CertificateRequest:
-    """Names of authorities are for chains; with other types there are none (RFC 6091 section 3.5 demands it)."""
+    """Names of authorities are for chains; with other types there are none (RFC 6091 section 3.4 demands it)."""
     return CertificateRequest(
         bytes(client_certificate_types(form_for(hs.settings, certificate_type))),
         tuple(accepted_schemes(hs.settings, TLS12)),
