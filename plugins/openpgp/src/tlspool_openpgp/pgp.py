@@ -12,6 +12,7 @@ among them if, and only if, it verifies.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -137,7 +138,9 @@ def _key(packet: Packet) -> _Key:
     if body[0] != 4:
         raise Unsupported(f"a key of version {body[0]}; only version 4 is supported")
     parsed = _parse(packet)
-    key = _Key(body, body[5], bytes.fromhex(str(parsed.fingerprint).replace(" ", "")), int.from_bytes(body[1:5], "big"))
+    # RFC 4880 section 12.2, over the octets as they came; pgpy would take those that it makes anew
+    fingerprint = hashlib.sha1(b"\x99" + len(body).to_bytes(2, "big") + body, usedforsecurity=False).digest()
+    key = _Key(body, body[5], fingerprint, int.from_bytes(body[1:5], "big"))
     if body[5] in _SIGNING:
         if _SIGNING[body[5]] == "rsa":
             _check_rsa(parsed.keymaterial)
