@@ -32,11 +32,11 @@ def record(number: int = 0, event: str = "start", **more: Any) -> AccountingReco
 
 def section(queue: Path, *servers: dict[str, Any], **more: Any) -> dict[str, Any]:
     names = [f"s{number}" for number in range(len(servers))]
-    function = {"servers": names, "timeout": 0.5, "tries": 2}
+    function = {"servers": names, "timeout": 1.0, "tries": 4}  # a busy machine must not look like a dead server
     return {"queue": str(queue), "server": dict(zip(names, servers, strict=True)), "accounting": function} | more
 
 
-async def delivered(queue: Path, limit: float = 60) -> None:
+async def delivered(queue: Path, limit: float = 100) -> None:
     """Wait until nothing waits."""
     async with asyncio.timeout(limit):
         while waiting(queue)[0]:  # noqa: ASYNC110 - the queue is another thread's
