@@ -82,7 +82,7 @@ make_venv
 case $target in
     demo)
         plugin_packages
-        apt_need freeradius=freeradius
+        apt_need freeradius=freeradius krb5kdc=krb5-kdc kadmin.local=krb5-admin-server
         install_project ;;
     check)
         plugin_packages

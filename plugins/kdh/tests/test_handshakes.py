@@ -150,6 +150,15 @@ def test_a_server_that_leaves_quantum_relief_out_is_refused(held: ClientTicket, 
     assert isinstance(pair.client.failed, HandshakeFailure) and "Quantum Relief" in str(pair.client.failed)
 
 
+def test_a_server_of_tls12_is_no_obstacle_to_a_client_of_both(held: ClientTicket, service: Service) -> None:
+    common: Any = {"extra_suites": SUITES, "extra_schemes": SCHEMES, "extra_forms": (FORM,), "key_exchanges": (Kdh(),)}
+    types = {"own_certificate_types": (TICKET_TYPE, 0), "peer_certificate_types": (TICKET_TYPE, 0)}
+    first = ClientSettings(extensions=(ClientRelief(lambda: held),), **types, **common)
+    second = ServerSettings(versions=(TLS12,), extensions=(ServerRelief(service),), **types, **common)
+    pair = agreed(Pair(TlsConnection(first), TlsConnection(second), *answers(held, service)))
+    assert pair.server.facts.cipher_suite == 0xFFA2
+
+
 FORMS: list[Callable[[ClientTicket, Service], Pair]] = [kdh_only, lambda held, service: enhanced(held, service, TLS12), relief]
 
 

@@ -23,11 +23,11 @@ _RUN = "import sys, pathlib; from tlspool_core.pool.daemon import serve; sys.exi
 class World:
     """Databases, and a pool over them, set up with the commands of the documentation."""
 
-    def __init__(self, home: Path, realm: Any) -> None:
+    def __init__(self, home: Path, realm: Any, extra: str = "") -> None:
         self.home, self.socket, self.config = home, home / "s", home / "pool.toml"
         self.config.write_text(
             f'[[socket]]\npath = "{self.socket}"\n[config]\nbackend = "lmdb"\npath = "{home}/db"\n'
-            f'[credential.kerberos.realms]\n"KDH.EXAMPLE" = "kdh.example"\n'
+            f'[credential.kerberos.realms]\n"KDH.EXAMPLE" = "kdh.example"\n{extra}'
         )
         self.environment = realm.environment | {"TLSPOOL_CONFIG": str(self.config), "TLSPOOL_SOCKET": str(self.socket)}
         self.local(WEB, "server", keytab=realm.services)
@@ -88,6 +88,18 @@ def test_a_ticket_is_all_that_is_needed(world: World) -> None:
         assert client.info(InfoKind.PEERCERT_SUBJECT) == f"http/{WEB}@KDH.EXAMPLE".encode()
         client.plaintext.sendall(b"hello")
         assert server.plaintext.recv(10) == b"hello"
+
+
+def test_tls12_with_a_ticket_alone(tmp_path: Path, realm: Any) -> None:
+    made = World(tmp_path, realm, '[tls]\nversions = ["1.2"]\n')
+    try:
+        server, client = made.both({"localid": WEB}, {"localid": JOHN, "remoteid": WEB})
+        assert not isinstance(server, PoolError) and not isinstance(client, PoolError), (server, client)
+        with server, client:
+            assert (server.remoteid, client.remoteid) == (JOHN, WEB)
+            assert (client.version(), client.cipher()) == ("TLSv1.2", "TLS_ECDHE_KRB_WITH_AES_256_GCM_SHA384")
+    finally:
+        made.stop()
 
 
 def test_a_service_that_the_kdc_does_not_know(world: World) -> None:

@@ -190,9 +190,10 @@ class _ClientRun(_Run):
 
     def proof(self, credential: Credential | PeerCredential, scheme: int, content: bytes, signature: bytes) -> None:
         """What we sent just now, opened again."""
-        assert isinstance(credential, TicketCredential)
-        self._authenticator, _ = open_authenticator(credential.held.session_key, signature)
-        self._service = credential.held.service
+        held = getattr(credential, "held", None)  # of TicketCredential, or of what stands for it in a session
+        assert isinstance(held, ClientTicket)
+        self._authenticator, _ = open_authenticator(held.session_key, signature)
+        self._service = held.service
 
     def peer_credential(self) -> PeerCredential | None:
         """The service of the ticket."""

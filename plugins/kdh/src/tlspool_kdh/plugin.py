@@ -39,11 +39,11 @@ from tlspool_core.api import (
 )
 from tlspool_kdh.accounts import Account, Realms
 from tlspool_kdh.cli import KdhCommands
-from tlspool_kdh.codes import CHECKSUMS, FORM, QUANTUM_RELIEF, SCHEMES, SUITES, TICKET_TYPE, TLS12, TLS13
+from tlspool_kdh.codes import CHECKSUMS, FORM, QUANTUM_RELIEF, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.mit import KerberosError, Tickets, keytab_keys
-from tlspool_kdh.relief import ClientRelief, ServerRelief
+from tlspool_kdh.relief import ClientRelief, Prefetch, ServerRelief
 from tlspool_kdh.tickets import ClientTicket, Principal, Service
 
 TYPE = "kerberos"
@@ -89,19 +89,6 @@ class SessionCredential:
         """The session's ticket."""
         box = _box.get()
         return box.held if box is not None else None
-
-
-class Fetching(ClientRelief):
-    """Fills the box before ClientHello, in either version; in TLS 1.3 it also offers Quantum Relief."""
-
-    versions = frozenset({TLS12, TLS13})
-
-    def received_server_hello(self, version: int, content: bytes | None) -> None:
-        """Quantum Relief is TLS 1.3's."""
-        if version == TLS13:
-            super().received_server_hello(version, content)
-        elif content is not None:
-            raise UnsupportedCertificate("Quantum Relief is not for TLS 1.2")
 
 
 class RealmPredicate(Predicate):
@@ -236,7 +223,8 @@ class KerberosType(CredentialType):
 
         box = Box(fetch)
         _box.set(box)
-        return SessionParts((Kdh(),), (Fetching(box.fill, required=self._required, code=self._code),))
+        prefetch = Prefetch(box.fill, required=self._required, code=self._code ^ 1)
+        return SessionParts((Kdh(),), (prefetch, ClientRelief(box.fill, required=self._required, code=self._code)))
 
     def _read_keytabs(self, config: ConfigBackend) -> None:
         generation = config.generation()

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tlspool_core.api import AccessDenied, CertificateEntry, DecodeError, HandshakeFailure, IllegalParameter, PeerCredential
-from tlspool_kdh.codes import METHOD_KDH, QUANTUM_RELIEF, TLS13
+from tlspool_kdh.codes import METHOD_KDH, QUANTUM_RELIEF, TLS12, TLS13
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import ServicePeer, TicketPeer, check_service
 from tlspool_kdh.mit import KerberosError
@@ -124,8 +124,46 @@ class ClientRelief(_Relief):
         return ServicePeer(self._held.service) if self._agreed and self._held is not None else None
 
 
+class Prefetch(_Relief):
+    """Sends nothing: it is there to have the ticket fetched before ClientHello, in a worker thread, whatever the version will be."""
+
+    versions = frozenset({TLS12, TLS13})
+    quantum_safe = False
+
+    def __init__(self, ticket: Callable[[], ClientTicket], *, required: bool = True, code: int) -> None:
+        super().__init__(code)
+        self._ticket, self._required = ticket, required
+
+    def client_hello(self, retry: bool) -> bytes | None:
+        """Fetch; where that fails the session ends, or goes on without Kerberos if that is allowed."""
+        try:
+            self._ticket()
+        except KerberosError as error:
+            if self._required:
+                raise AccessDenied(str(error)) from None
+        return None
+
+    def received_server_hello(self, version: int, content: bytes | None) -> None:
+        """Nothing was offered, so there is no answer."""
+        if content is not None:
+            raise IllegalParameter(f"the server answered extension {self.code:#06x}, which was not offered")
+
+    def psk_input(self, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
+        """None."""
+        return None
+
+    def peer_credential(self) -> PeerCredential | None:
+        """Nobody."""
+        return None
+
+
 class ServerRelief(_Relief):
-    """Opens tickets for the services that `accepts` agrees to."""
+    """Opens tickets for the services that `accepts` agrees to.
+
+    It knows the extension in TLS 1.2 as well, to pass over it: a client that can do both versions offers it before it knows.
+    """
+
+    versions = frozenset({TLS12, TLS13})
 
     def __init__(
         self, service: Service, accepts: Callable[[Principal], bool] = lambda _: True, *, code: int = QUANTUM_RELIEF
@@ -136,16 +174,16 @@ class ServerRelief(_Relief):
         self._opened: OpenedTicket | None = None
 
     def received_client_hello(self, content: bytes | None) -> None:
-        """Open the ticket."""
-        if content is None:
-            return
-        self._ticket = parse(content)
-        self._opened = self._service.open(self._ticket)
-        check_service(self._opened, self._accepts)
+        """Keep the ticket."""
+        self._ticket = b"" if content is None else parse(content)
 
     def server_hello(self, version: int) -> bytes | None:
-        """Consent, with an empty ticket."""
-        return build(b"") if self._opened is not None else None
+        """Open the ticket; consent, with an empty one."""
+        if version != TLS13:
+            return None
+        self._opened = self._service.open(self._ticket)
+        check_service(self._opened, self._accepts)
+        return build(b"")
 
     def psk_input(self, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
         """Out of the session key in the ticket."""
