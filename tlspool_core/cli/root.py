@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "status": ("status", "status", "Show what a running pool tells of itself."),
     "connect": ("connect", "connect", "Connect to a TLS server through the pool."),
     "run": ("run", "run", "Run an inetd-style program with TLS around it."),
+    "tunnel": ("tunnel", "tunnel", "Put TLS around plaintext services and clients."),
     "pin": ("pin", "pin", "Answer the pool's questions for PINs."),
     "choose": ("choose", "choose", "Choose whom to be towards remotes."),
     "localid": ("localid", "localid", "Local identities and their credentials."),
