@@ -1,4 +1,4 @@
-"""Runs tests against the project with one known bug put in: `python -m tests.mutants.apply NAME`.
+"""Runs tests against the project with one known bug put in: `python -m tests.mutants.apply` reads the names of bugs, one a line.
 
 Theory of operation
 -------------------
@@ -9,6 +9,7 @@ while the tests are collected, which has another status: the code has moved on, 
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
@@ -48,16 +49,32 @@ def put_in(mutant: Mutant) -> None:
     SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
 
 
-def main(name: str) -> int:
+def run(mutant: Mutant) -> int:
     """Run the mutant's tests with it; their exit status."""
     import pytest
 
-    from tests.mutants.known import MUTANTS
-
-    (mutant,) = [one for one in MUTANTS if one.name == name]
     put_in(mutant)
-    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", *mutant.tests]))
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--no-header", *mutant.tests]))
+
+
+def serve() -> None:
+    """Run mutants by the names that come in, each in a child of its own: what is imported here is imported once for all."""
+    import cryptography.x509
+    import hypothesis
+    import pytest
+
+    from tests.mutants.known import CONTROL, MUTANTS
+
+    assert cryptography.x509 and hypothesis and pytest
+    by_name = {mutant.name: mutant for mutant in (CONTROL, *MUTANTS)}
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            os.dup2(2, 1)
+            os._exit(run(by_name[line.strip()]))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    serve()

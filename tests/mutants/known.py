@@ -244,3 +244,6 @@ MUTANTS: tuple[Mutant, ...] = (
         "    if zlib.crc32(record[_HEAD.size :]) != checksum:", "    if checksum < 0:", ("plugins/lmdb/tests/test_records.py",),
     ),
 )  # fmt: skip
+
+# what a mutant is without a bug: the tests pass
+CONTROL: Final = _tls("no bug at all", "codec", "A cursor over one slice of bytes.", "A cursor.", ORDER, LIARS, STRICT, RECORD)
