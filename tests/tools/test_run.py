@@ -73,7 +73,7 @@ def test_it_is_a_client_too(world: World, tool: Callable[..., Tool]) -> None:
         tool("run", "--connect", target, "--remoteid", SERVER, "--", sys.executable, "-c", asking)
         connection, _ = listening.accept()
     with world.daemon.pool.starttls_server(connection, localid=SERVER) as session:
-        assert session.plaintext.recv(100) == f"I am {CLIENT} you are {SERVER}\n".encode()
+        assert session.plaintext.makefile("rb").read() == f"I am {CLIENT} you are {SERVER}\n".encode()
 
 
 def test_wrong_use_is_explained(world: World, tool: Callable[..., Tool]) -> None:
