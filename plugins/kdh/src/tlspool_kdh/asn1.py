@@ -40,6 +40,8 @@ class EncryptedData(core.Sequence):  # type: ignore[misc]
 
 
 class Ticket(core.Sequence):  # type: ignore[misc]
+    """RFC 4120 section 5.3."""
+
     explicit = (1, 1)
     _fields = (
         ("tkt-vno", core.Integer, _at(0)),
@@ -64,6 +66,8 @@ class _TypedList(core.SequenceOf):  # type: ignore[misc]
 
 
 class EncTicketPart(core.Sequence):  # type: ignore[misc]
+    """RFC 4120 section 5.3: what the service's key opens."""
+
     explicit = (1, 3)
     _fields = (
         ("flags", core.BitString, _at(0)),
@@ -81,6 +85,8 @@ class EncTicketPart(core.Sequence):  # type: ignore[misc]
 
 
 class Authenticator(core.Sequence):  # type: ignore[misc]
+    """RFC 4120 section 5.5.1."""
+
     explicit = (1, 2)
     _fields = (
         ("authenticator-vno", core.Integer, _at(0)),
