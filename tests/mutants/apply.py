@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader
 from typing import Any
 
+# plugins of pytest that were imported before it could rewrite their asserts: there are none in them that matter
+EARLY = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -54,17 +57,20 @@ def run(mutant: Mutant) -> int:
     import pytest
 
     put_in(mutant)
-    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--no-header", *mutant.tests]))
+    return int(pytest.main(["-q", "-x", "-p", "no:cacheprovider", "--no-header", *EARLY, *mutant.tests]))
 
 
 def serve() -> None:
     """Run mutants by the names that come in, each in a child of its own: what is imported here is imported once for all."""
+    import anyio.pytest_plugin
+    import cryptography.hazmat.primitives.serialization.pkcs12
     import cryptography.x509
+    import hypothesis.strategies
     import pytest
 
     from tests.mutants.known import CONTROL, MUTANTS
 
-    assert cryptography.x509 and pytest
+    assert anyio.pytest_plugin and cryptography.x509 and hypothesis.strategies and pytest
     by_name = {mutant.name: mutant for mutant in (CONTROL, *MUTANTS)}
     for line in sys.stdin:
         child = os.fork()
