@@ -10,7 +10,6 @@ misspelt "revoked" must not be without effect.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +127,7 @@ class _Fields:
     def data(self, name: str) -> bytes:
         try:
             return base64.b64decode(self.text(name), validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error, and what is not even ASCII
             raise DocumentError(f"{self.where}.{name}: must be base64") from None
 
     def role(self) -> Role:

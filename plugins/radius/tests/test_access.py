@@ -136,7 +136,8 @@ def test_a_server_that_dies_under_load_is_replaced_and_comes_back(own_servers: l
             load = [asyncio.create_task(started.authorize(request())) for _ in range(300)]
             await asyncio.wait(load[:50], return_when=asyncio.ALL_COMPLETED)
             await asyncio.to_thread(first.stop, kill=True)
-            assert set(await asyncio.gather(*load)) == {ACCEPTED}
+            late = [started.authorize(request()) for _ in range(10)]  # the load may have been answered before the kill
+            assert set(await asyncio.gather(*load, *late)) == {ACCEPTED}
             await asyncio.to_thread(first.start)
             before = len(first.lines("requests"))
             async with asyncio.timeout(10):
