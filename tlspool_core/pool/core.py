@@ -98,6 +98,7 @@ class Pool:
         self.credentials = Credentials(self.backend, self.plugins.credential_types, self.find_key, limit)
         self.read_secret_blocking: Callable[[str], bytes] = blocking(self.loop, self._read_secret, limit)
         self.agree_blocking: Callable[[str, bytes], bytes] = blocking(self.loop, self._agree, limit)
+        self.ask_password_blocking: Callable[[str], str | None] = blocking(self.loop, self.desks.ask_password, limit)
         steps = (("authentication", config.aaa.authentication), ("authorization", config.aaa.authorization))
         self.site_rules = SiteRules(self.plugins.aaa, steps, limit)
         self.accounting.configure([self.plugins.aaa[name] for name in config.aaa.accounting], config.aaa.account_sessions, limit)

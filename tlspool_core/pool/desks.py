@@ -173,6 +173,10 @@ class Desks:
             return None
         return answer.pin or None
 
+    async def ask_password(self, prompt: str) -> str | None:
+        """A password that is no token's PIN, asked of the same person; None if nobody gives it."""
+        return await self.ask_pin(PinRequest("", "", "", "", 1, prompt))
+
     async def _pin_here_or_elsewhere(self, question: PinEntry) -> PinEntry:
         try:
             return await self._pin_here(question)

@@ -193,7 +193,7 @@ class Engine:
             local_credentials=entry.credentials if entry else (),
             config=self._pool.backend,
             read_secret=self._pool.read_secret_blocking,
-            ask_password=_no_password,
+            ask_password=self._pool.ask_password_blocking,
             peer_address=session.peer_address,
             agree=self._pool.agree_blocking,
         )
@@ -245,11 +245,6 @@ class Engine:
                 names.update(dict.fromkeys(kind.certificate_authorities(self._pool.backend)))
             self._authorities = (generation, tuple(names))
         return self._authorities[1]
-
-
-def _no_password(prompt: str) -> str | None:
-    """There is no one to ask."""
-    return None
 
 
 def blocking(loop: asyncio.AbstractEventLoop, make: Callable[..., Any], time_limit: float) -> Callable[..., Any]:

@@ -418,5 +418,4 @@ def failure(error: TlsError, answers: Answers) -> WireError:
         return WireError(ErrorCode.PEER_DISCONNECT, "The remote closed the connection during the handshake")
     if error.__cause__ is not None:
         log.error("fault in the engine", exc_info=error.__cause__)
-    text = f"{type(error).__name__}: {error}"
-    return WireError(ErrorCode.HANDSHAKE_FAILED, f"{text}; {answers.hint}" if answers.hint else text)
+    return WireError(ErrorCode.HANDSHAKE_FAILED, f"{error}; {answers.hint}" if answers.hint else str(error))

@@ -26,6 +26,7 @@ from tlspool_srp.secrets import ClientAccount
 
 from tlspool_core.api import DoNAI
 from tlspool_core.client import Pool, PoolError
+from tlspool_core.client.desks import PinDesk
 
 PIN = "123456"
 SOFTHSM = next(
@@ -35,7 +36,7 @@ NEEDED = [name for name in ("softhsm2-util", "pkcs11-tool") if not shutil.which(
 needs_token = pytest.mark.skipif(bool(NEEDED), reason=f"not installed: {', '.join(NEEDED)}")
 
 SERVER = "imap.example.org"
-KEPT, BOUND, LOST = "kept@example.org", "bound@example.org", "lost@example.org"
+KEPT, BOUND, LOST, ASKED = "kept@example.org", "bound@example.org", "lost@example.org", "asked@example.org"
 
 
 def spki(key: Any) -> bytes:
@@ -116,6 +117,9 @@ class World:
         account.write_text(json.dumps({"user": KEPT, "server": SERVER}))
         self.tlspool("srp", "add", KEPT, stdin="correct horse\n")
         self._local(KEPT, account, "pkcs11:token=pool;object=imap;type=data")
+        account.write_text(json.dumps({"user": ASKED, "server": SERVER}))
+        self.tlspool("srp", "add", ASKED, stdin="in my head\n")
+        self.tlspool("localid", "add", ASKED, "--type", "srp", "--role", "client", str(account))
         for name, uri in ((BOUND, "pkcs11:token=pool;id=%11;type=private"), (LOST, "pkcs11:token=pool;id=%12;type=private")):
             account = self.home / f"{name}.json"
             password = self.tlspool("srp", "bind", name, str(account), "--server", SERVER, "--public", f"{self.home}/key.der")
@@ -187,6 +191,33 @@ def test_without_the_key_there_is_no_password_and_no_session(world: World) -> No
     assert isinstance(client, PoolError)
     assert "names no private key" in client.text
     assert "Traceback" not in (world.home / "log").read_text()
+
+
+@needs_token
+def test_a_person_at_the_desk_is_asked(world: World) -> None:
+    prompts: list[str] = []
+    with PinDesk(world.home / "s", patience=15) as desk:
+        desk.register()
+
+        def answer() -> None:
+            request = next(iter(desk))
+            prompts.append(request.prompt)
+            request.answer("in my head")
+
+        person = threading.Thread(target=answer)
+        person.start()
+        server, client = world.connect(ASKED)
+        person.join(20)
+        with server, client:
+            assert (server.remoteid, client.remoteid) == (ASKED, SERVER)
+    assert prompts == [f"SRP password of {ASKED} at {SERVER}"]
+
+
+@needs_token
+def test_without_a_desk_nobody_is_asked(world: World) -> None:
+    _, client = world.connect(ASKED)
+    assert isinstance(client, PoolError)
+    assert "none was given" in client.text
 
 
 @needs_token
