@@ -108,6 +108,11 @@ def test_everything_arrives() -> None:
         ("[service.http]\nalpn = ['']\n", "x.toml:2: service.http.alpn: '' is no ALPN name"),
         ("[tickets]\nlifetime = 604801\n", "x.toml:2: tickets.lifetime: must lie between 1 and 604800"),
         ("[aaa]\nauthorisation = []\n", "x.toml:2: aaa.authorisation: must be a table"),
+        ("[onthefly]\nusers = [0]\n", "x.toml:2: onthefly.users: must be a list of texts"),
+        ("[onthefly]\nusers = ['no-such-user']\n", "x.toml:2: onthefly.users: there is no user 'no-such-user'"),
+        ("[onthefly]\ngroups = ['root', 'no-such']\n", "x.toml:2: onthefly.groups: there is no group 'no-such'"),
+        ("[onthefly]\nusers = ['4294967295']\n", "x.toml:2: onthefly.users: 4294967295 is no user's number"),
+        ("[onthefly]\nuids = []\n", "x.toml:2: onthefly.uids: unknown key"),
         ("[limits\n", "x.toml: Expected"),
     ],
 )
@@ -137,6 +142,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         load_config(tmp_path / "binary.toml")
+
+
+def test_credentials_on_the_fly_are_for_root_and_the_pools_user_and_whom_the_file_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 999)
+    nobody_named = parse_config("").onthefly
+    assert [uid for uid in (0, 1, 999, 1000, 65534) if nobody_named.permits(uid, {0, 999})] == [0, 999]
+    named = parse_config("[onthefly]\nusers = ['daemon', '1000']\ngroups = ['4242']\n").onthefly
+    assert [uid for uid in (0, 1, 999, 1000, 65534) if named.permits(uid, {uid})] == [0, 1, 999, 1000]
+    assert named.permits(65534, {65534, 4242})
 
 
 def test_sections_of_plugins_do_not_show_in_a_repr() -> None:

@@ -1,7 +1,9 @@
-"""Do sessions get credentials that are made for them, as server and as client, and only when they ask?"""
+"""Do sessions get credentials that are made for them, as server and as client, and only when they ask and may?"""
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from deskhouse import House, eventually
 
-from tlspool_core.client import ErrorCode, InfoKind, PoolError, Session, StartTlsFlags
+from tlspool_core.client import ErrorCode, InfoKind, Pool, PoolError, Session, StartTlsFlags
 from tlspool_core.client.desks import IdentityDesk
 from tlspool_core.wire.flags import LidentryFlags
 
@@ -68,3 +70,69 @@ def test_not_without_the_flag_nor_without_an_issuing_key(houses: Callable[..., H
     house = houses()
     server, _ = house.connect({"remoteid": SHOP, "localid": JOHN}, {"localid": SHOP, "flags": StartTlsFlags(flags)})
     assert server.code == code
+
+
+def as_user(house: House, uid: int, groups: list[int], wishes: dict[str, Any]) -> str:
+    """What STARTTLS as a client comes to in a process of another user: the name of an error, or whom the server saw."""
+    ends = socket.socketpair()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # the directories above the pool's are not everybody's, but a working directory needs no way to it
+        os.chdir(house.path.parent)
+        os.setgroups(groups)
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        try:
+            with Pool(house.path.name) as pool:
+                pool.starttls_client(ends[1], remoteid="www.example.com", timeout=10, **wishes).close()
+                os.write(write, b"served")
+        except PoolError as error:
+            os.write(write, ErrorCode(error.code).name.encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    ends[1].close()
+    try:
+        with house.pool.starttls_server(ends[0], localid="www.example.com", timeout=10) as session:
+            seen = session.remoteid
+    except PoolError as error:
+        seen = ErrorCode(error.code).name
+    os.waitpid(child, 0)
+    with os.fdopen(read) as told:
+        outcome = told.read()
+    return seen if outcome == "served" else outcome
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_only_applications_of_permitted_users_and_groups(houses: Callable[..., House]) -> None:
+    daemon, games, nobody = 1, 60, 65534
+    house = houses(issuing=True, extra=f'[onthefly]\nusers = ["{daemon}"]\ngroups = ["{games}"]\n')
+    house.path.chmod(0o666)
+    house.path.parent.chmod(0o711)
+    wishes = {"localid": GUEST, "flags": ONTHEFLY}
+    assert as_user(house, daemon, [], wishes) == GUEST
+    assert as_user(house, nobody, [], wishes) == "ONTHEFLY_NOT_YOURS"
+    assert as_user(house, nobody, [games], wishes) == GUEST
+    assert as_user(house, nobody, [], {"localid": JOHN}) == JOHN  # nothing else is refused
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_desk_permits_nobody_either(houses: Callable[..., House]) -> None:
+    def serve() -> None:
+        try:
+            for request in desk:
+                request.choose(GUEST, flags=LidentryFlags.ONTHEFLY)
+        except PoolError:
+            return
+
+    house = houses(issuing=True)
+    house.path.chmod(0o666)
+    house.path.parent.chmod(0o711)
+    with IdentityDesk(house.path) as desk:
+        desk.register()
+        eventually(lambda: "desk registered" in house.daemon.text)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert as_user(house, 65534, [], {}) == "ONTHEFLY_NOT_YOURS"
+        desk.close()
+        thread.join(10)

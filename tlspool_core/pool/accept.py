@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-The kernel tells user, group and process of whoever connected (SO_PEERCRED, unix(7)); these are taken at accept time, when they
-are certain, and stay with the connection.  What does not fit the limits is closed at once with a line in the log, no more than one
-a second, so that a flood of connections is no flood of log lines.  When descriptors run out the pool stops to accept for a
-moment, and serves those that it has.
+The kernel tells user, groups and process of whoever connected (SO_PEERCRED and SO_PEERGROUPS, unix(7)); these are taken at accept
+time, when they are certain, and stay with the connection.  What does not fit the limits is closed at once with a line in the log,
+no more than one a second, so that a flood of connections is no flood of log lines.  When descriptors run out the pool stops to
+accept for a moment, and serves those that it has.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from tlspool_core.pool.config import Limits
 from tlspool_core.pool.listeners import Listener
@@ -26,7 +26,9 @@ from tlspool_core.pool.logs import say
 
 log = logging.getLogger("tlspool.accept")
 
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS = struct.Struct("iII")
+_SO_PEERGROUPS = 59  # asm-generic/socket.h; Python has no name for it
+_GROUPS_SIZE = 1024  # bytes, the most that Python asks for: 256 groups
 _BATCH = 32  # connections taken per readiness event, so that sessions get their turn
 _PAUSE = 0.5
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -39,11 +41,22 @@ class PeerProcess:
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int] = field(default=frozenset(), repr=False)  # `gid` and the supplementary ones
 
 
 def peer_process(connected: socket.socket) -> PeerProcess:
     """Ask the kernel."""
-    return PeerProcess(*_CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+    pid, uid, gid = _CREDENTIALS.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return PeerProcess(pid, uid, gid, frozenset((gid, *_supplementary_groups(connected))))
+
+
+def _supplementary_groups(connected: socket.socket) -> Iterable[int]:
+    """None of them if the kernel does not tell, or if there are more than 256: they can only permit."""
+    try:
+        packed = connected.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_SIZE)
+    except OSError:
+        return ()
+    return (gid for (gid,) in struct.iter_unpack("I", packed))
 
 
 class Acceptor:

@@ -71,11 +71,13 @@ class Answers:
     # --- before the first byte -----------------------------------------------------------------------------------------------
 
     async def settings(self) -> ClientSettings | ServerSettings:
-        """The engine's settings for this session. Raises WireError.
+        """The engine's settings for this session. Raises WireError, at once for a credential that may not be made for it.
 
         Only a client that may prove itself before it is asked for a certificate must know whom it is from the start.
         """
         session, pool = self._session, self._pool
+        if session.wishes.onthefly:
+            self._require_onthefly()
         remote = pool.identity(session.request.remoteid)
         local = pool.identity(session.request.localid)
         if session.role == "client" and local is None and not self._desk_decides:
@@ -275,6 +277,8 @@ class Answers:
         chosen = proposed
         if self._session.wishes.check_localid:
             chosen = await self._session.check_localid(proposed)
+        if self._onthefly:
+            self._require_onthefly()
         entry = self._pool.credentials.identity(chosen)
         if entry is None and not self._onthefly:
             raise Refusal(
@@ -305,6 +309,15 @@ class Answers:
     @property
     def _onthefly(self) -> bool:
         return self._session.wishes.onthefly or (self._choice is not None and self._choice.onthefly)
+
+    def _require_onthefly(self) -> None:
+        """Raises WireError if the application may not have credentials made for it."""
+        process = self._session.process
+        if not self._pool.config.onthefly.permits(process.uid, process.groups):
+            raise WireError(
+                ErrorCode.ONTHEFLY_NOT_YOURS,
+                f"No credential is made on the fly for user {process.uid}: its configuration does not permit that",
+            )
 
     async def _issued(self, local: DoNAI, role: Role) -> list[Credential]:
         """Credentials made now. Raises Refusal."""

@@ -21,6 +21,7 @@ from typing import Any
 from tlspool_core.policy.demands import DEFAULT_EXPRESSION
 from tlspool_core.policy.expression import InvalidExpression, check_expression
 from tlspool_core.policy.levels import LENIENT, STRICT, SecurityLevel
+from tlspool_core.pool.onthefly import OntheflyConfig, onthefly
 from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
 
 __all__ = ["ConfigurationError", "PoolConfig", "default_path", "load_config", "parse_config"]
@@ -180,6 +181,7 @@ class PoolConfig:
     policy: PolicyConfig = PolicyConfig()
     services: Mapping[str, ServiceConfig] = field(default_factory=dict)
     tickets: TicketConfig = TicketConfig()
+    onthefly: OntheflyConfig = field(default_factory=OntheflyConfig)
     status: SocketConfig | None = None
 
     @property
@@ -387,6 +389,7 @@ def _build(root: Table, name: str) -> PoolConfig:
         policy=_policy(root.table("policy")),
         services={name: _service(table) for name, table in root.table("service").named().items()},
         tickets=_tickets(root.table("tickets")),
+        onthefly=onthefly(root.table("onthefly")),
         status=_status(root, sockets[0]),
     )
     root.finish()

@@ -72,20 +72,20 @@ class Session:
         "peer_address",
         "peer_type",
         "pool",
+        "process",
         "relay",
         "remote",
         "request",
         "resumption",
         "role",
         "started",
-        "uid",
         "wishes",
     )
 
     def __init__(self, pool: Pool, maker: Client, exchange: Exchange, request: StartTls, role: str, cipher: socket.socket) -> None:
         self.pool = pool
         self.maker: Client | None = maker
-        self.uid = maker.process.uid
+        self.process = maker.process
         self.exchange = exchange
         self.request = request
         self.wishes = wishes_of(request.flags)
@@ -332,6 +332,11 @@ class Session:
     def local_address(self) -> str:
         """Our end of the cipher connection as text; empty if it has none, or once the relay has it."""
         return "" if self._cipher is None else name_text(self._cipher.getsockname())
+
+    @property
+    def uid(self) -> int:
+        """Of the application that made the session."""
+        return self.process.uid
 
     def identity(self, text: str) -> DoNAI | None:
         """`local` or `remote` as an identity; None if it was not established."""

@@ -72,6 +72,7 @@ class ErrorCode(IntEnum):
     LIDENTRY_REFUSED = BASE + 47
     LIDENTRY_TIMEOUT = BASE + 48
     ROLES_UNSUITABLE = BASE + 49
+    ONTHEFLY_NOT_YOURS = BASE + 50
 
 
 _C = ErrorCode
@@ -188,6 +189,10 @@ _TEXTS: Final[dict[ErrorCode, tuple[str, str]]] = {
     _C.LIDENTRY_REFUSED: ("No local identity was chosen", "The person or program that chooses local identities declined."),
     _C.LIDENTRY_TIMEOUT: ("No local identity was chosen in time", "Answer sooner, or give the chooser a longer timeout."),
     _C.ROLES_UNSUITABLE: ("The roles in the flags fit no handshake", "One side must be able to be client, the other server."),
+    _C.ONTHEFLY_NOT_YOURS: (
+        "No credential is made on the fly for this application",
+        "Name its user, or a group of that user, under [onthefly] in the pool's configuration.",
+    ),
 }
 
 

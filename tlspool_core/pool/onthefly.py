@@ -1,0 +1,58 @@
+"""Which applications may have credentials made for them on the fly.
+
+Theory of operation
+-------------------
+Under an issuing key an application can be whoever it names, so reaching the socket is not enough.  Root and the user that the pool runs
+as need no permission: the one can become any user, the other holds the key.  All others are refused unless `[onthefly]` names
+their user, or a group that they were in when they connected to the pool.
+
+The kernel vouches for user and groups (SO_PEERCRED, SO_PEERGROUPS; see `accept`).  A session is asked about once before its handshake, and
+again where a desk decides in its midst that the credential is to be made; a reload of the configuration holds from the next session on.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from tlspool_core.pool.tomlfile import Table
+
+_HIGHEST = 2**32 - 2  # the number above it means "unchanged" to the kernel
+
+
+@dataclass(frozen=True, slots=True)
+class OntheflyConfig:
+    """Numbers of users and groups whose applications may have credentials on the fly, beside root and the pool's own user."""
+
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
+
+    def permits(self, uid: int, groups: Collection[int]) -> bool:
+        """Whether an application of this user, in these groups, may."""
+        return uid in (0, os.geteuid()) or uid in self.uids or not self.gids.isdisjoint(groups)
+
+
+def onthefly(table: Table) -> OntheflyConfig:
+    """Section [onthefly]. Raises ConfigurationError; also for a name that is not known, so that no misspelt one permits nobody."""
+    made = OntheflyConfig(
+        uids=_numbers(table, "users", "user", lambda name: pwd.getpwnam(name).pw_uid),
+        gids=_numbers(table, "groups", "group", lambda name: grp.getgrnam(name).gr_gid),
+    )
+    table.finish()
+    return made
+
+
+def _numbers(table: Table, key: str, kind: str, look_up: Callable[[str], int]) -> frozenset[int]:
+    found = set()
+    for name in table.texts(key):
+        try:
+            number = int(name) if name.isascii() and name.isdigit() else look_up(name)
+        except KeyError:
+            raise table.error(key, f"there is no {kind} {name!r}") from None
+        if number > _HIGHEST:
+            raise table.error(key, f"{name} is no {kind}'s number")
+        found.add(number)
+    return frozenset(found)
