@@ -11,8 +11,9 @@ All others must return at once: they run on the event loop.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
@@ -196,7 +197,7 @@ class KeyStore(ABC):
 
     @abstractmethod
     async def find(self, uri: str) -> Key:
-        """The one private key that the URI names. Raises KeyStoreError if there is none, more than one, or no login."""
+        """The one private key that the URI names, if it is there now. Raises KeyStoreError if there is none, more than one, or no login."""
 
     @abstractmethod
     async def read_secret(self, uri: str) -> bytes:
@@ -209,6 +210,16 @@ class KeyStore(ABC):
         that bind a secret to a token. Raises KeyStoreError, as does every store that cannot do it.
         """
         raise KeyStoreError(f"the key store {self.name} agrees on no keys")
+
+    async def departure(self, uris: Collection[str]) -> Collection[str]:
+        """Wait until keys that these URIs name cannot be reached any more, as when a token was pulled; returns the URIs of those.
+
+        The pool calls it while sessions depend on these keys (flag KEY_BOUND), and cancels it when that changes; sessions under what
+        is returned end.  A key that is not there to begin with has departed.  From then on `find` must not return the key until it
+        is back.  The default is for stores whose keys do not come and go: it never returns.  An exception counts as the loss of
+        all these keys.
+        """
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     @abstractmethod
     async def list(self) -> Sequence[KeyInfo]: ...
@@ -436,7 +447,11 @@ class CredentialType(ABC):
 
 @dataclass(frozen=True, slots=True)
 class AaaRequest:
-    """Who wants what: asked once the peer's identity is known, before the application gets plaintext."""
+    """Who wants what: asked once the peer's identity is known, before the application gets plaintext.
+
+    With `proven` false the peer has only claimed `remote_identity`: policy still looks at it, and a session needs both answers. Anybody
+    can claim anything, so nothing may follow from such a request but its answer (no locked account, no count).
+    """
 
     session_id: str
     role: str
@@ -447,6 +462,7 @@ class AaaRequest:
     peer_address: str
     local_address: str
     step: str = "authorization"  # or "authentication": which of the configured steps asks
+    proven: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -9,8 +10,9 @@ from conftest import DaemonProcess, both, eventually
 from toyplugin import CLIENT, SERVER
 
 from tlspool_core.client import ErrorCode, PoolError, Session, StartTlsFlags
-from tlspool_core.interfaces import AaaDecision
-from tlspool_core.pool.aaa import combine
+from tlspool_core.interfaces import Aaa, AaaDecision, AaaRequest, Denied
+from tlspool_core.pool.aaa import SiteRules, combine
+from tlspool_core.testing.aaa import aaa_request
 
 RULES = """
 [limits]
@@ -63,3 +65,104 @@ def test_without_objection_a_session_goes_on(daemon: DaemonProcess) -> None:
 def test_the_strictest_limit_holds() -> None:
     first, second = AaaDecision(10, None, (b"a",)), AaaDecision(20, 5, (b"b",))
     assert combine(first, second) == AaaDecision(10, 5, (b"a", b"b"))
+
+
+# --- beside validation --------------------------------------------------------------------------------------------------------
+
+
+class Slow(Aaa):
+    """Answers when it is told to, and keeps what it was asked."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.asked: list[AaaRequest] = []
+        self.called_off = 0
+        self.may_answer = asyncio.Event()
+
+    async def authorize(self, request: AaaRequest) -> AaaDecision:
+        self.asked.append(request)
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            self.called_off += 1
+            raise
+        if request.remote_identity == STRANGE.remote_identity:
+            raise Denied("nobody knows it")
+        return AaaDecision(session_timeout=10)
+
+    def said(self) -> list[tuple[str, bool]]:
+        return [(request.step, request.proven) for request in self.asked]
+
+
+CLAIM, STRANGE = aaa_request("john@example.com"), aaa_request("eve@example.com")
+
+
+def rules(plugin: Aaa, *parallel: str) -> SiteRules:
+    return SiteRules({"slow": plugin}, [("authentication", ["slow"]), ("authorization", ["slow"])], 5.0, parallel)
+
+
+def test_a_claim_is_asked_about_while_it_is_validated_and_only_the_rest_afterwards() -> None:
+    async def main() -> None:
+        slow = Slow()
+        with rules(slow, "authentication").asking(CLAIM) as early:
+            await asyncio.sleep(0)
+            assert slow.said() == [("authentication", False)]
+            slow.may_answer.set()
+            assert await rules(slow, "authentication").permit(CLAIM, early) == AaaDecision(session_timeout=10)
+        assert slow.said() == [("authentication", False), ("authorization", True)]
+
+    asyncio.run(main())
+
+
+def test_what_was_asked_early_is_called_off_with_the_validation() -> None:
+    async def main() -> None:
+        slow = Slow()
+        with pytest.raises(LookupError), rules(slow, "authorization").asking(CLAIM):
+            await asyncio.sleep(0)
+            raise LookupError
+        await asyncio.sleep(0)
+        assert (slow.said(), slow.called_off) == ([("authorization", False)], 1)
+
+    asyncio.run(main())
+
+
+def test_a_refusal_of_a_claim_waits_for_the_validation() -> None:
+    async def main() -> None:
+        slow = Slow()
+        slow.may_answer.set()
+        with rules(slow, "authorization").asking(STRANGE) as early:
+            for _ in range(5):
+                await asyncio.sleep(0)  # nothing is raised here, whatever was answered meanwhile
+            assert slow.asked
+            with pytest.raises(Denied, match="authorization by slow: nobody knows it"):
+                await SiteRules({"slow": slow}, [("authorization", ["slow"])], 5.0, ["authorization"]).permit(STRANGE, early)
+
+    asyncio.run(main())
+
+
+def test_an_answer_about_another_identity_does_not_count() -> None:
+    async def main() -> None:
+        slow = Slow()
+        slow.may_answer.set()
+        with rules(slow, "authentication", "authorization").asking(CLAIM) as early:
+            await asyncio.sleep(0)
+            with pytest.raises(Denied, match="nobody knows it"):
+                await rules(slow, "authentication", "authorization").permit(STRANGE, early)
+        assert slow.asked[-1].proven
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("parallel", "claim"), [((), CLAIM), (("authorization",), aaa_request(None))])
+def test_without_parallel_or_a_claim_nobody_is_asked_early(parallel: tuple[str, ...], claim: AaaRequest) -> None:
+    async def main() -> None:
+        slow = Slow()
+        slow.may_answer.set()
+        with rules(slow, *parallel).asking(claim) as early:
+            await asyncio.sleep(0)
+            assert not slow.asked
+            await rules(slow, *parallel).permit(claim, early)
+        assert slow.said() == [("authentication", True), ("authorization", True)]
+
+    asyncio.run(main())

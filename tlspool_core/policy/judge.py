@@ -25,7 +25,7 @@ from tlspool_core.policy.demands import DEFAULT_EXPRESSION, Demand, RemoteIdenti
 from tlspool_core.policy.expression import Expression, InvalidExpression, values_of
 from tlspool_core.policy.predicates import Established, PredicateTable, proven_identity
 
-__all__ = ["Judge", "Judgement", "PeerRefused"]
+__all__ = ["Judge", "Judgement", "PeerRefused", "claimed_identity"]
 
 log = logging.getLogger("tlspool.policy")
 
@@ -52,6 +52,11 @@ class Judgement:
 
     identity: DoNAI | None
     explanation: str
+
+
+def claimed_identity(context: PeerContext, mode: RemoteIdentity) -> DoNAI | None:
+    """The identity that a judgement has if it accepts the peer: what the peer claims, and nobody has validated yet."""
+    return None if mode is RemoteIdentity.IGNORED else proven_identity(context)[0]
 
 
 class Judge:
@@ -96,7 +101,7 @@ class Judge:
         if identity is None and mode is RemoteIdentity.REQUIRED:
             raise PeerRefused("the remote proves no identity, and one is required", explanation)
         await self._take_effect(evaluation.effects, explanation)
-        return Judgement(None if mode is RemoteIdentity.IGNORED else identity, explanation)
+        return Judgement(claimed_identity(context, mode), explanation)
 
     async def _take_effect(self, effects: Sequence[tuple[str, Callable[[], None]]], explanation: str) -> None:
         """What findings want to be done once the peer is accepted (a pin on first use). A failure refuses after all."""

@@ -37,7 +37,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("tlspool.accounting")
 
 LOST_SERVICE: Final = 3  # Acct-Terminate-Cause (RFC 2866 section 5.10), as are the values below
-_CAUSES: Final = {"closed": 1, "idle timeout": 4, "session timeout": 5, "pool stopped": 6, "application gone": LOST_SERVICE}
+_CAUSES: Final = {
+    "closed": 1,
+    "idle timeout": 4,
+    "session timeout": 5,
+    "pool stopped": 6,
+    "application gone": LOST_SERVICE,
+    "key gone": LOST_SERVICE,
+}
 _LOST_CARRIER: Final = 2  # any other end of a session is a failure of its connection
 _OPEN_ITEMS: Final = 256  # for one session
 _LINGERING: Final = 1024  # books without a session, for one client
@@ -53,6 +60,7 @@ class Item:
     remote: DoNAI
     started: int
     count: int | None
+    attributes: dict[str, Any]  # of the session as it was then
     opened: bool = False
     sequence: int = 0
     unsure: tuple[Accounting, AccountingRecord] | None = None  # a request that failed, and the record that may have been taken
@@ -62,7 +70,7 @@ class Item:
 class Book:
     """What is open under one control key, and who may write into it once the session has ended."""
 
-    attributes: dict[str, Any]
+    attributes: dict[str, Any]  # of the session as it is now
     local: DoNAI | None = None  # whom the session proves now; an item keeps whom it proved at its start
     remote: DoNAI | None = None
     owner: object = None  # set when the session ends
@@ -109,9 +117,10 @@ class AccountingDesk:
         """Serve a request for a session that is running. Raises WireError."""
         book = self._books.get(request.ctlkey)
         if book is None:
-            book = Book(attributes_of(session))
+            book = Book({})
             if isinstance(request, AccountingStart):
                 self._books[request.ctlkey] = book
+        book.attributes = attributes_of(session)
         book.local, book.remote = session.identity(session.local), session.identity(session.remote)
         return await self._serve(book, request)
 
@@ -154,13 +163,13 @@ class AccountingDesk:
         if book.local is None or book.remote is None or (request.localid, request.remoteid) != (str(book.local), str(book.remote)):
             raise WireError(ErrorCode.ACCOUNTING_IDENTITY)
         started = now() if request.started is None else request.started
-        item = book.items[name] = Item(os.urandom(12).hex(), book.local, book.remote, started, request.count)
+        item = book.items[name] = Item(os.urandom(12).hex(), book.local, book.remote, started, request.count, book.attributes)
         return item
 
     async def _event(self, book: Book, name: tuple[str, str], item: Item, request: Accounting) -> int | None:
         """Hand over one event, and note that it was taken; the end, if it is one. Raises WireError if it was not taken."""
         if item.unsure is None or item.unsure[0] != request:
-            item.unsure = (request, _record(book, name, item, request))
+            item.unsure = (request, _record(name, item, request))
         try:
             await self._hand_over(item.unsure[1])
         except Denied as denied:
@@ -237,7 +246,7 @@ class AccountingDesk:
         async with book.lock:
             for name, item in book.items.items():
                 stop = AccountingStop(kind=name[0], instance=name[1], count=item.count, cause=LOST_SERVICE)
-                await self._hand_over_or_say(_record(book, name, item, stop))
+                await self._hand_over_or_say(_record(name, item, stop))
             book.items.clear()
 
     # --- plugins -------------------------------------------------------------------------------------------------------------
@@ -268,7 +277,7 @@ class AccountingDesk:
                 raise Denied(f"accounting by {plugin.name}: the plugin failed") from None
 
 
-def _record(book: Book, name: tuple[str, str], item: Item, request: Accounting) -> AccountingRecord:
+def _record(name: tuple[str, str], item: Item, request: Accounting) -> AccountingRecord:
     """The next record of an item."""
     event = {AccountingStart: "start", AccountingInterim: "interim", AccountingStop: "stop"}[type(request)]
     stop = event == "stop"
@@ -281,7 +290,7 @@ def _record(book: Book, name: tuple[str, str], item: Item, request: Accounting) 
         started=item.started / 1e6,
         ended=(now() if request.ended is None else request.ended) / 1e6 if stop else None,
         count=request.count,
-        attributes=book.attributes | ({"cause": request.cause} if stop and request.cause else {}),
+        attributes=item.attributes | ({"cause": request.cause} if stop and request.cause else {}),
         sequence=item.sequence,
     )
     item.sequence += 1

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, Role
+from tlspool_core.policy.judge import claimed_identity
 from tlspool_core.pool import desks_identity, judge
 from tlspool_core.pool.credentials import OwnCredential
 from tlspool_core.pool.desks import NobodyThere
@@ -360,28 +361,33 @@ class Answers:
         return await self._pool.call(kind.name, lambda: kind.examine(*arguments))
 
     async def _judge(self, question: JudgePeer) -> bytes:
-        """Policy first, then site rules."""
+        """Policy, and site rules: after it, or beside it where configuration says so."""
         self.peer_type = self._pool.type_of_peer(question.peer)
         if question.facts.resumed and self.local is None:
             self.local = self._shown_before
-        self.remote = await judge.judge(self._pool, self._session, self, question)
-        if self._pool.site_rules:
-            await self._ask_site_rules()
+        pool, session = self._pool, self._session
+        context, mode = judge.context_of(pool, session, self, question), session.wishes.remote
+        if not pool.site_rules:
+            self.remote = await judge.judge(pool, context, mode, self.peer_type)
+            return b""
+        with pool.site_rules.asking(self._site_request(claimed_identity(context, mode))) as early:
+            self.remote = await judge.judge(pool, context, mode, self.peer_type)
+            try:
+                self.decision = await pool.site_rules.permit(self._site_request(self.remote), early)
+            except Denied as denied:
+                raise Refusal(alerts.AccessDenied("site rules"), WireError(ErrorCode.SITE_REFUSED, str(denied))) from None
         return b""
 
-    async def _ask_site_rules(self) -> None:
+    def _site_request(self, remote: DoNAI | None) -> AaaRequest:
+        """What site rules are asked about a peer of this identity."""
         session = self._session
-        request = AaaRequest(
+        return AaaRequest(
             session_id=session.id,
             role=session.role,
             service=session.request.service,
             local_identity=self.local,
-            remote_identity=self.remote,
+            remote_identity=remote,
             credential_type=self.peer_type.name if self.peer_type else "",
             peer_address=session.peer_address,
             local_address=session.local_address(),
         )
-        try:
-            self.decision = await self._pool.site_rules.permit(request)
-        except Denied as denied:
-            raise Refusal(alerts.AccessDenied("site rules"), WireError(ErrorCode.SITE_REFUSED, str(denied))) from None

@@ -115,6 +115,7 @@ class AaaConfig:
     authorization: tuple[str, ...] = ()
     accounting: tuple[str, ...] = ()
     account_sessions: bool = False
+    parallel: tuple[str, ...] = ()  # steps that are asked while the peer is still being validated
     settings: Mapping[str, Settings] = field(default_factory=dict, repr=False)
 
 
@@ -136,6 +137,7 @@ class PolicyConfig:
 
     default: str = DEFAULT_EXPRESSION
     user_case_counts: bool = False
+    key_bound: bool = False  # every session ends with the keys behind it, not only those that ask for it
     strict: SecurityLevel = STRICT
     lenient: SecurityLevel = LENIENT
 
@@ -287,8 +289,9 @@ def _plugins(table: Table) -> PluginsConfig:
 def _aaa(table: Table) -> AaaConfig:
     steps = (table.texts("authentication"), table.texts("authorization"), table.texts("accounting"))
     account_sessions = table.boolean("account_sessions", False)
+    parallel = table.texts("parallel", choices=("authentication", "authorization"))
     settings = {name: inner.rest() for name, inner in table.named().items()}
-    return AaaConfig(*steps, account_sessions, settings)
+    return AaaConfig(*steps, account_sessions, parallel, settings)
 
 
 def _tls(table: Table) -> TlsConfig:
@@ -324,6 +327,7 @@ def _policy(table: Table) -> PolicyConfig:
     made = PolicyConfig(
         default=_expression(table, "default", DEFAULT_EXPRESSION),
         user_case_counts=table.boolean("user_case_counts", False),
+        key_bound=table.boolean("key_bound", False),
         strict=_level(table.table("strict"), STRICT),
         lenient=_level(table.table("lenient"), LENIENT),
     )

@@ -31,6 +31,7 @@ from tlspool_core.pool.control import ControlKeys
 from tlspool_core.pool.credentials import Credentials
 from tlspool_core.pool.desks import Desks
 from tlspool_core.pool.engine import Engine, blocking
+from tlspool_core.pool.key_watch import KeyWatch
 from tlspool_core.pool.session import Session
 from tlspool_core.pool.status import Counters
 from tlspool_core.pool.tickets import ClientSessions, Seed, TicketKeys
@@ -72,6 +73,7 @@ class Pool:
         self.accounting = AccountingDesk()
         self.desks = Desks(self)
         self.sessions: set[Session] = set()
+        self.key_watch = KeyWatch(loop, self._store, lambda: self.credentials.forget())
         self.stopping = False
         self.counters = Counters()
         self.mesh: Mesh | None = None  # to the other workers, if there are any
@@ -100,7 +102,7 @@ class Pool:
         self.agree_blocking: Callable[[str, bytes], bytes] = blocking(self.loop, self._agree, limit)
         self.ask_password_blocking: Callable[[str], str | None] = blocking(self.loop, self.desks.ask_password, limit)
         steps = (("authentication", config.aaa.authentication), ("authorization", config.aaa.authorization))
-        self.site_rules = SiteRules(self.plugins.aaa, steps, limit)
+        self.site_rules = SiteRules(self.plugins.aaa, steps, limit, config.aaa.parallel)
         self.accounting.configure([self.plugins.aaa[name] for name in config.aaa.accounting], config.aaa.account_sessions, limit)
         self.judge = Judge(
             PredicateTable(
@@ -120,6 +122,7 @@ class Pool:
         """Release what is the process's."""
         for session in list(self.sessions):
             session.close("pool stopped")
+        self.key_watch.close()
         self.engine.close()
 
     # --- sessions ------------------------------------------------------------------------------------------------------------
@@ -156,6 +159,7 @@ class Pool:
         if session not in self.sessions:
             return
         self.sessions.discard(session)
+        self.key_watch.discard(session, session.keys)
         controller = self.control.remove(session.request.ctlkey, session)
         self.accounting.session_ended(session.request.ctlkey, controller)
         if session.maker is not None:

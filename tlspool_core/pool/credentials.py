@@ -32,6 +32,7 @@ class OwnCredential:
     local: LocalCredential
     type: CredentialType
     credential: Credential
+    keys: tuple[str, ...] = ()  # URIs of the keys that it was made with
 
     @property
     def roles(self) -> Role:
@@ -129,20 +130,27 @@ class Credentials:
         except Exception as error:
             log.exception("plugin %s failed to load a credential", kind.name)
             raise Denied(f"the plugin {kind.name} failed to load the credential") from error
-        return None if made is None else OwnCredential(credential, kind, made)
+        return None if made is None else OwnCredential(credential, kind, made, (credential.key_uri,) if credential.key_uri else ())
 
     async def issued(self, identity: DoNAI, service: str, role: Role) -> list[OwnCredential]:
         """Credentials made on the fly by every type that can. Raises Denied or KeyStoreError if none does."""
         made: list[OwnCredential] = []
+        asked: list[str] = []
+
+        async def find_key(uri: str) -> Key:
+            asked.append(uri)
+            return await self._find_key(uri)
+
         for kind in self._types.values():
+            asked.clear()
             try:
                 async with asyncio.timeout(self._time_limit) as limit:
                     pausing.set(limit)
-                    credential = await kind.issue(identity, service, role, self._find_key)
+                    credential = await kind.issue(identity, service, role, find_key)
             except TimeoutError:
                 raise Denied(f"making a {kind.name} credential took longer than {self._time_limit:g} s") from None
             if credential is not None:
-                made.append(OwnCredential(LocalCredential(identity, kind.name, role, "", b""), kind, credential))
+                made.append(OwnCredential(LocalCredential(identity, kind.name, role, "", b""), kind, credential, tuple(asked)))
         if not made:
             raise Denied("no issuing key is configured, so no credential can be made on the fly")
         return made

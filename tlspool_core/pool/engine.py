@@ -192,10 +192,10 @@ class Engine:
             remote_identity=remote,
             local_credentials=entry.credentials if entry else (),
             config=self._pool.backend,
-            read_secret=self._pool.read_secret_blocking,
+            read_secret=session.noting(self._pool.read_secret_blocking),
             ask_password=self._pool.ask_password_blocking,
             peer_address=session.peer_address,
-            agree=self._pool.agree_blocking,
+            agree=session.noting(self._pool.agree_blocking),
         )
         return [self._begin_one(kind, context) for kind in kinds]
 

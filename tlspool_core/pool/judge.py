@@ -35,12 +35,12 @@ def identities_of(kind: CredentialType | None, peer: PeerCredential | None, want
     return (*also, *found)
 
 
-async def judge(pool: Pool, session: Session, answers: Answers, question: JudgePeer) -> DoNAI | None:
-    """The remote identity that is believed, or None if the application can do without. Raises Refusal."""
+def context_of(pool: Pool, session: Session, answers: Answers, question: JudgePeer) -> PeerContext:
+    """All that policy needs to know of the peer."""
     request, kind = session.request, answers.peer_type
     wanted = pool.identity(request.remoteid)
     own = answers.own_credential(question.own)
-    context = PeerContext(
+    return PeerContext(
         peer=question.peer,
         identities=identities_of(kind, question.peer, wanted),
         own=question.own,
@@ -56,12 +56,15 @@ async def judge(pool: Pool, session: Session, answers: Answers, question: JudgeP
         ip_protocol=request.ipproto,
         own_roles=own.roles if own is not None else None,
     )
-    mode = session.wishes.remote
+
+
+async def judge(pool: Pool, context: PeerContext, mode: RemoteIdentity, kind: CredentialType | None) -> DoNAI | None:
+    """The remote identity that is believed, or None if the application can do without. Raises Refusal."""
     try:
         judgement = await pool.judge.judge(context, mode, kind)
     except PeerRefused as refused:
         say(log, logging.INFO, "peer not acceptable", why=refused.explanation)
-        raise _refusal(question.peer, mode, refused) from None
+        raise _refusal(context.peer, mode, refused) from None
     say(log, logging.DEBUG, "peer acceptable", why=judgement.explanation)
     return judgement.identity
 

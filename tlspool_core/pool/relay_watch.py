@@ -55,10 +55,9 @@ class Watched(ABC):
         self._plain = plain
         self._armed = 0
         self._deferred = 0  # what is put off until the next tick
-        self._idle_timeout = idle_timeout
-        self._last_active = loop.time()
-        self._idle_timer = None if idle_timeout is None else loop.call_later(idle_timeout, self._check_idle)
-        self._session_timer = None if session_timeout is None else loop.call_later(session_timeout, self.close, "session timeout")
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._session_timer: asyncio.TimerHandle | None = None
+        self.limit(idle_timeout, session_timeout)
         self.closed = False
 
     # --- steps -------------------------------------------------------------------------------------------------------------------
@@ -158,6 +157,20 @@ class Watched(ABC):
 
     # --- time --------------------------------------------------------------------------------------------------------------------
 
+    def limit(self, idle_timeout: float | None, session_timeout: float | None) -> None:
+        """Limits in seconds from now on, instead of those of before; None: there is none."""
+        self._cancel_timers()
+        loop = self._loop
+        self._idle_timeout = idle_timeout
+        self._last_active = loop.time()
+        self._idle_timer = None if idle_timeout is None else loop.call_later(idle_timeout, self._check_idle)
+        self._session_timer = None if session_timeout is None else loop.call_later(session_timeout, self.close, "session timeout")
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._idle_timer, self._session_timer):
+            if timer is not None:
+                timer.cancel()
+
     def _check_idle(self) -> None:
         assert self._idle_timeout is not None
         left = self._last_active + self._idle_timeout - self._loop.time()
@@ -169,6 +182,4 @@ class Watched(ABC):
     def _unwatch_all(self) -> None:
         """The end: nothing is waited for."""
         self._watch(0)
-        for timer in (self._idle_timer, self._session_timer):
-            if timer is not None:
-                timer.cancel()
+        self._cancel_timers()

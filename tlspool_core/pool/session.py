@@ -259,9 +259,7 @@ class Session:
         self.pool.refuse_own(self._plain)
         cipher, plain = self._cipher, self._plain
         self._cipher = self._plain = None
-        decision, idle = self.decision, self.pool.config.limits.idle_timeout or None
-        if decision.idle_timeout is not None:
-            idle = min(idle, decision.idle_timeout) if idle else decision.idle_timeout
+        idle_timeout, session_timeout = self._limits()
         try:
             self.relay = Relay(
                 self.pool.loop,
@@ -270,14 +268,21 @@ class Session:
                 plain,
                 on_closed=self._relay_closed,
                 on_question=self._relay_asks,
-                idle_timeout=idle,
-                session_timeout=decision.session_timeout,
+                idle_timeout=idle_timeout,
+                session_timeout=session_timeout,
             )
         except OSError as error:
             raise WireError(ErrorCode.PLAIN_SOCKET_NEEDED, f"The plaintext descriptor cannot be used: {error.strerror}") from None
         if self.wishes.detach:
             self.pool.control.detach(self.request.ctlkey, self.maker)
         self.relay.start()
+
+    def _limits(self) -> tuple[float | None, float | None]:
+        """For how long a session may be idle, and last: in seconds, by configuration and site rules."""
+        decision, idle = self.decision, self.pool.config.limits.idle_timeout or None
+        if decision.idle_timeout is not None:
+            idle = min(idle, decision.idle_timeout) if idle else decision.idle_timeout
+        return idle, decision.session_timeout
 
     def store_sessions(self) -> None:
         """Client: keep what may be resumed."""
@@ -320,6 +325,9 @@ class Session:
         if shown and answers.failure is None:
             self.peer_type = answers.peer_type
             self.remote = str(answers.remote or "")
+            self.decision = answers.decision
+            if self.relay is not None:
+                self.relay.limit(*self._limits())
             say(log, logging.INFO, "authenticated again", remote=self.remote)
         if self.judged is not None and not self.judged.done():
             if answers.failure is not None:

@@ -186,10 +186,11 @@ class TicketKeys:
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """A session that a client may resume, and the local identity that it showed in it ("" for none)."""
+    """A session that a client may resume, the local identity that it showed in it ("" for none), and the keys behind that."""
 
     session: StoredSession
     local: str
+    keys: frozenset[str] = frozenset()
 
 
 class ClientSessions:
@@ -211,11 +212,11 @@ class ClientSessions:
             self._sessions[key] = kept[:-1]
         return kept[-1] if self._clock() - kept[-1].session.obtained <= self._lifetime else None
 
-    def store(self, key: Hashable, sessions: Sequence[StoredSession], local: str) -> None:
+    def store(self, key: Hashable, sessions: Sequence[StoredSession], local: str, keys: frozenset[str] = frozenset()) -> None:
         """Keep the newest few."""
         if not self._capacity or not sessions:
             return
-        self._sessions[key] = (*self._sessions.pop(key, ()), *(Resumable(one, local) for one in sessions))[-self._per_key :]
+        self._sessions[key] = (*self._sessions.pop(key, ()), *(Resumable(one, local, keys) for one in sessions))[-self._per_key :]
         while len(self._sessions) > self._capacity:
             self._sessions.popitem(last=False)
 

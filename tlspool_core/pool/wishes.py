@@ -26,6 +26,7 @@ class Wishes:
     domain_represents_user: bool
     check_localid: bool
     onthefly: bool
+    key_bound: bool
 
 
 @lru_cache(maxsize=1024)
@@ -47,6 +48,7 @@ def _parse(value: int) -> Wishes:
         domain_represents_user=bool(flags & StartTlsFlags.DOMAIN_REPRESENTS_USER),
         check_localid=bool(flags & StartTlsFlags.LOCALID_CHECK),
         onthefly=bool(flags & StartTlsFlags.LOCALID_ONTHEFLY),
+        key_bound=bool(flags & StartTlsFlags.KEY_BOUND),
     )
 
 

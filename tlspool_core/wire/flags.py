@@ -70,6 +70,7 @@ class StartTlsFlags(IntFlag):
     LOCALID_CHECK = 0x10000
     RENEGOTIATE = 0x20000
     LOCALID_ONTHEFLY = 0x40000
+    KEY_BOUND = 0x80000  # ours: the session ends when the keys that it was authenticated with cannot be reached any more
 
 
 class LidentryFlags(IntFlag):
