@@ -14,7 +14,7 @@ else what the disclosure database gives the remote to see.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from tlspool_core.identity import DoNAI
@@ -90,7 +90,7 @@ class Answers:
                 raise refusal.error from None
             local = self.local
         self.resumption = self.resumption_key() if session.role == "client" else None
-        return pool.engine.settings(session, local, remote, self._resume())
+        return pool.engine.settings(session, local, remote, await self._resume())
 
     # --- the questions -------------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class Answers:
         names = (str(self._client_identity()), request.remoteid, request.service, session.peer_address)
         return (session.uid, flags, self._pool.backend.generation(), *names)
 
-    def _resume(self) -> StoredSession | None:
+    async def _resume(self) -> StoredSession | None:
         """A session to resume, if there is one and the identity that it showed may still be used."""
         found = self._pool.client_sessions.take(self.resumption) if self.resumption is not None else None
         if found is None:
@@ -168,7 +168,10 @@ class Answers:
         local = self._pool.identity(found.local)
         if local is not None and not self._allowed(local):
             return None
+        if self._session.key_bound and await self._out_of_reach(found.keys):
+            return None
         self._shown_before = local
+        self._session.keys |= found.keys
         return found.session
 
     # --- our side ------------------------------------------------------------------------------------------------------------
@@ -301,6 +304,10 @@ class Answers:
         if entry is None:
             return []
         self._own, problems = await self._pool.credentials.usable(entry, role)
+        if self._session.key_bound:  # what is ready may have been made ready while its key was there
+            missing = {own: await self._out_of_reach(own.keys) for own in self._own}
+            self._own = [own for own, why in missing.items() if not why]
+            problems += filter(None, missing.values())
         if problems:
             self.hint = problems[0]
         if problems and not self._own:
@@ -327,6 +334,21 @@ class Answers:
         except (Denied, KeyStoreError) as error:
             raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, str(error))) from None
         return [own.credential for own in self._own]
+
+    async def _out_of_reach(self, keys: Collection[str]) -> str:
+        """Why one of these keys cannot be used now; empty if all can be."""
+        try:
+            for uri in keys:
+                await self._pool.find_key(uri)
+        except KeyStoreError as error:
+            return str(error)
+        return ""
+
+    def keys_behind(self, connection: TlsConnection) -> frozenset[str]:
+        """URIs of the keys that our proof in this handshake rests on; after a resumption as a server, that it may have rested on."""
+        own = self.own_credential(connection.own)
+        rests_on = [own] if own is not None else self._own if connection.facts.resumed else []
+        return frozenset(uri for one in rests_on for uri in one.keys)
 
     def own_credential(self, credential: Credential | None) -> OwnCredential | None:
         """What we know of a credential that the engine uses for us."""

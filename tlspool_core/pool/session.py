@@ -22,8 +22,8 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tlspool.session")
 
+T = TypeVar("T")
+
 
 class Session:
     """See above; made by `Pool.admit`, which has checked roles and limits."""
@@ -66,6 +68,8 @@ class Session:
         "exchange",
         "id",
         "judged",
+        "key_bound",
+        "keys",
         "local",
         "maker",
         "own_type",
@@ -89,6 +93,8 @@ class Session:
         self.exchange = exchange
         self.request = request
         self.wishes = wishes_of(request.flags)
+        self.key_bound = self.wishes.key_bound or pool.config.policy.key_bound
+        self.keys: frozenset[str] = frozenset()  # URIs of those that our proof rests on
         self.role = role
         self.id: str = pool.new_session_id()
         self.local = ""
@@ -217,6 +223,7 @@ class Session:
         self.peer_type = answers.peer_type
         self.decision = answers.decision
         self.resumption = answers.resumption
+        self.keys |= answers.keys_behind(connection)
         self.request = self.request.echo(localid=self.local, remoteid=self.remote)
         self._answers = None
         facts = connection.facts
@@ -276,6 +283,8 @@ class Session:
         if self.wishes.detach:
             self.pool.control.detach(self.request.ctlkey, self.maker)
         self.relay.start()
+        if self.key_bound and self.relay is not None:
+            self.pool.key_watch.add(self, self.keys)
 
     def _limits(self) -> tuple[float | None, float | None]:
         """For how long a session may be idle, and last: in seconds, by configuration and site rules."""
@@ -287,7 +296,7 @@ class Session:
     def store_sessions(self) -> None:
         """Client: keep what may be resumed."""
         if self.resumption is not None and (sessions := self.connection.take_sessions()):
-            self.pool.client_sessions.store(self.resumption, sessions, self.local)
+            self.pool.client_sessions.store(self.resumption, sessions, self.local, self.keys)
 
     def _relay_closed(self, cause: str, octets_in: int, octets_out: int) -> None:
         """The one end of a session that was established."""
@@ -336,6 +345,15 @@ class Session:
                 self.judged.set_result(None)
 
     # --- commands ------------------------------------------------------------------------------------------------------------
+
+    def noting(self, ask: Callable[..., T]) -> Callable[..., T]:
+        """A way to ask key stores for what belongs to a URI, which remembers that the session rests on it."""
+
+        def asked(uri: str, *more: Any) -> T:
+            self.keys |= {uri}
+            return ask(uri, *more)
+
+        return asked
 
     def local_address(self) -> str:
         """Our end of the cipher connection as text; empty if it has none, or once the relay has it."""

@@ -5,7 +5,8 @@ For tests only: keys lie in the memory of the process, which is what the pool ex
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -147,6 +148,11 @@ class SoftwareKeys(KeyStore):
 
     async def agree(self, uri: str, peer_public: bytes) -> bytes:
         return (await self.find(uri)).agree(load_der_public_key(peer_public))
+
+    async def departure(self, uris: Collection[str]) -> Collection[str]:
+        while not (gone := self.missing.intersection(uris)):
+            await asyncio.sleep(0.02)
+        return gone
 
     async def list(self) -> Sequence[KeyInfo]:
         return [KeyInfo(uri, "private-key", "software", uri.partition(":")[2]) for uri in sorted(self._keys)]
