@@ -195,12 +195,33 @@ def test_unknown_callbacks() -> None:
     side: PoolSide[str] = PoolSide()
     exchange = begin(side)
     callback, _ = side.call_back(exchange, START.ask_plaintext())
-    for reqid, cbid in [(1, callback.cbid + 1), (2, callback.cbid), (0xFFFF, 0xFFFF)]:
+    for reqid, cbid in [(1, callback.cbid + 1), (2, callback.cbid + 2), (0xFFFF, 0xFFFF)]:
         step = put(side, START.ask_plaintext(), ["x"], reqid=reqid, cbid=cbid)
         assert error_in(step).tlserrno == ErrorCode.BAD_CALLBACK_RESPONSE
         assert step.discard == ("x",)
     (event,) = put(side, START.ask_plaintext(), ["plain"], cbid=callback.cbid).events
     assert isinstance(event, Answered), "strangers do not disturb the open callback"
+
+
+def test_a_request_goes_on_under_the_number_of_the_last_answer() -> None:
+    """The asynchronous C library draws a number for every packet and forgets the one before."""
+    side: PoolSide[str] = PoolSide()
+    exchange = begin(side, reqid=0x1111)
+    for reqid, message in ((0x2222, START.ask_localid()), (0x3333, START.ask_plaintext())):
+        callback, _ = side.call_back(exchange, message)
+        (event,) = put(side, message, ["plain"], reqid=reqid, cbid=callback.cbid).events
+        assert isinstance(event, Answered)
+        assert exchange.reqid == reqid
+    assert decode(side.answer(exchange, START)).reqid == 0x3333
+
+
+def test_a_refusal_under_another_number_is_answered_there() -> None:
+    side: PoolSide[str] = PoolSide()
+    exchange = begin(side, reqid=7)
+    callback, _ = side.call_back(exchange, START.ask_plaintext())
+    step = put(side, Error(1, "no"), ["stray"], reqid=8, cbid=callback.cbid)
+    assert step.discard == ("stray",)
+    assert decode(side.refuse(exchange, refusal(step))).reqid == 8
 
 
 def test_late_answers_are_dropped_without_a_word() -> None:

@@ -15,6 +15,7 @@ from tlspool_core.tls import alerts
 from tlspool_core.tls.questions import JudgePeer
 from tlspool_core.tls.seams import PeerCredential
 from tlspool_core.wire.errors import ErrorCode, WireError
+from tlspool_core.wire.flags import IpProtocol
 
 if TYPE_CHECKING:
     from tlspool_core.pool.answers import Answers
@@ -53,7 +54,7 @@ def context_of(pool: Pool, session: Session, answers: Answers, question: JudgePe
         offered_role="client" if session.role == "server" else "server",
         ignore_caches=session.wishes.ignore_caches,
         peer_address=session.peer_address,
-        ip_protocol=request.ipproto,
+        ip_protocol=request.ipproto or IpProtocol.TCP,
         own_roles=own.roles if own is not None else None,
     )
 

@@ -17,7 +17,6 @@ class Wishes:
 
     client: bool  # we can be the client, and the remote the server
     server: bool
-    dtls: bool
     without_sni: bool
     ignore_caches: bool
     remote: RemoteIdentity
@@ -39,7 +38,6 @@ def _parse(value: int) -> Wishes:
     return Wishes(
         client=bool(flags & StartTlsFlags.LOCALROLE_CLIENT and flags & StartTlsFlags.REMOTEROLE_SERVER),
         server=bool(flags & StartTlsFlags.LOCALROLE_SERVER and flags & StartTlsFlags.REMOTEROLE_CLIENT),
-        dtls=bool(flags & StartTlsFlags.DTLS),
         without_sni=bool(flags & StartTlsFlags.WITHOUT_SNI),
         ignore_caches=bool(flags & StartTlsFlags.IGNORE_CACHES),
         remote=remote,
@@ -60,7 +58,8 @@ def wishes_of(flags: StartTlsFlags) -> Wishes:
 def role_of(request: StartTls) -> str:
     """The role in TLS that an application gives us. Raises WireError for what the pool does not do."""
     wishes = wishes_of(request.flags)
-    if wishes.dtls or request.ipproto != IpProtocol.TCP:
+    # the original's tunnel leaves the protocol out and sets the DTLS flag for SCTP's sake: on a stream neither says anything
+    if request.ipproto not in (IpProtocol.UNSAID, IpProtocol.TCP):
         raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does TLS over TCP only")
     if wishes.client and wishes.server:
         raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does not do symmetric (peer) roles")

@@ -2,18 +2,20 @@
 
 Theory of operation
 -------------------
-The application numbers its requests (`reqid`), the pool its callbacks (`cbid`); an answer to a callback copies both.  `PoolSide`
+The application numbers its requests (`reqid`), the pool its callbacks (`cbid`); an answer to a callback names it by its `cbid`.  `PoolSide`
 turns what arrives into events about `Exchange`s and `Callback`s, and refuses by itself whatever the protocol rules out: unknown
 commands, malformed packets, descriptors that are missing or too many, answers that nobody waits for.  The session code therefore
 sees only requests that are whole, and callbacks that end exactly once: answered or refused.
 
-What existing applications do shapes three rules.
+What existing applications do shapes four rules.
 
 - A refused callback may never be answered, so the caller keeps a clock and calls `expire`.  The answer to an expired callback is
   dropped without a word: its request had its one answer already, and a second would be taken for the answer to the next.
 - The C library numbers requests by thread.  A new request under a number whose callback is still open means that its thread went
   on; the older exchange is superseded: its callback ends as refused, and nothing is sent for it any more.
 - An ERROR in answer to a callback may bring a stray descriptor.  It is discarded and the refusal stands.
+- The asynchronous C library gives every packet that it sends a number of its own, answers to callbacks too, and waits for what
+  follows under that number.  The `cbid` alone therefore finds the callback, and its request goes on under the answer's `reqid`.
 
 Nothing is read, sent or closed here: a `Step` says what to send, what to close, and what happened.
 """
@@ -135,7 +137,7 @@ class PoolSide(Generic[F]):
         self._assembler: Assembler[F] = Assembler()
         self._exchanges: set[Exchange] = set()
         self._pending: dict[int, Callback] = {}
-        self._expired: OrderedDict[int, int] = OrderedDict()  # cbid -> reqid
+        self._expired: OrderedDict[int, None] = OrderedDict()  # cbids, the oldest first
         self._last_cbid = 0
         self._max_exchanges = max_exchanges
 
@@ -228,7 +230,7 @@ class PoolSide(Generic[F]):
         return [Refused(callback, error) for callback in stale]
 
     def _callback_answer(self, packet: Packet, frame: Frame[F]) -> Step[F]:
-        if self._expired.get(packet.cbid) == packet.reqid:
+        if packet.cbid in self._expired:
             del self._expired[packet.cbid]
             return Step(discard=_all(frame))
         callback = self._end(packet.cbid, packet.reqid)
@@ -288,16 +290,16 @@ class PoolSide(Generic[F]):
     # --- bookkeeping -------------------------------------------------------------------------------------------------------------
 
     def _end(self, cbid: int, reqid: int) -> Callback | None:
-        """Take a callback out of the books, if one is open under these numbers."""
-        callback = self._pending.get(cbid)
-        if callback is None or callback.exchange.reqid != reqid:
-            return None
-        return self._pending.pop(cbid)
+        """Take a callback out of the books, if one is open; its request goes on under the number that the answer has."""
+        callback = self._pending.pop(cbid, None)
+        if callback is not None:
+            callback.exchange.reqid = reqid
+        return callback
 
     def _remember(self, callback: Callback) -> None:
         """Close a callback so that its late answer is known for what it is."""
         del self._pending[callback.cbid]
-        self._expired[callback.cbid] = callback.exchange.reqid
+        self._expired[callback.cbid] = None
         if len(self._expired) > _REMEMBERED:
             self._expired.popitem(last=False)
 

@@ -118,6 +118,7 @@ class InfoKind(IntEnum):
 class IpProtocol(IntEnum):
     """The `ipproto` of STARTTLS."""
 
+    UNSAID = 0  # what the socket is will tell
     TCP = 6
     UDP = 17
     SCTP = 132
