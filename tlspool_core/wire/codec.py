@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 Every packet is 388 bytes in host byte order, its fields packed to two bytes.  A layout is a list of fields, each at its offset in
-the packet, so that this module reads like the table in docs/reference/socket-protocol.md.  Only PRNG and INFO carry variable parts
-and have functions of their own.
+the packet, so that this module reads like the table in docs/reference/socket-protocol.md; of each, one `struct` is made that reads or
+writes a packet at once.  Only PRNG and INFO carry variable parts and have functions of their own.
 
 Decoding is strict: text must be UTF-8 and end with a NUL inside of its field (`service` alone may fill it), lengths must fit their
 buffer, a command must be known.  Whatever follows a NUL is the sender's stale memory and is ignored.  The only exception that
@@ -14,10 +14,13 @@ the packet travels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from enum import IntFlag
+from functools import lru_cache
+from operator import attrgetter
 from struct import Struct
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket
 from tlspool_core.wire.flags import Command, LidentryFlags, StartTlsFlags
@@ -70,12 +73,9 @@ class Number:
     letter: str
     flags: type[IntFlag] | None = None
 
-    def read(self, packet: bytes) -> int:
-        value: int = Struct("=" + self.letter).unpack_from(packet, self.offset)[0]
-        return value if self.flags is None else self.flags(value)
-
-    def write(self, packet: bytearray, value: int) -> None:
-        Struct("=" + self.letter).pack_into(packet, self.offset, value)
+    @property
+    def form(self) -> str:
+        return self.letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,13 @@ class Optional64:
 
     name: str
     offset: int
+    form = "Q"
 
-    def read(self, packet: bytes) -> int | None:
-        value: int = Struct("=Q").unpack_from(packet, self.offset)[0]
+    def parse(self, value: int) -> int | None:
         return None if value == _ABSENT_U64 else value
 
-    def write(self, packet: bytearray, value: int | None) -> None:
-        Struct("=Q").pack_into(packet, self.offset, _ABSENT_U64 if value is None else value)
+    def build(self, value: int | None) -> int:
+        return _ABSENT_U64 if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +102,24 @@ class Text:
     size: int
     full: bool = False
 
-    def read(self, packet: bytes) -> str:
-        raw = packet[self.offset : self.offset + self.size]
-        end = raw.find(b"\0")
-        if end < 0 and not self.full:
+    @property
+    def form(self) -> str:
+        return f"{self.size}s"
+
+    def parse(self, raw: bytes) -> str:
+        text, end, _ = raw.partition(b"\0")
+        if not end and not self.full:
             raise _Fault(f"{self.name} is not terminated")
         try:
-            return (raw if end < 0 else raw[:end]).decode("utf-8")
+            return text.decode("utf-8")
         except UnicodeDecodeError:
             raise _Fault(f"{self.name} is not UTF-8") from None
 
-    def write(self, packet: bytearray, value: str) -> None:
+    def build(self, value: str) -> bytes:
         raw = value.encode("utf-8")
         if len(raw) > self.size - (not self.full) or b"\0" in raw:
             raise ValueError(f"{self.name} does not fit its {self.size} bytes")
-        packet[self.offset : self.offset + len(raw)] = raw
+        return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +130,14 @@ class Raw:
     offset: int
     size: int
 
-    def read(self, packet: bytes) -> bytes:
-        return packet[self.offset : self.offset + self.size]
+    @property
+    def form(self) -> str:
+        return f"{self.size}s"
 
-    def write(self, packet: bytearray, value: bytes) -> None:
+    def build(self, value: bytes) -> bytes:
         if len(value) != self.size:
             raise ValueError(f"{self.name} has {len(value)} bytes, not {self.size}")
-        packet[self.offset : self.offset + self.size] = value
+        return value
 
 
 Field = Number | Optional64 | Text | Raw
@@ -195,7 +199,55 @@ LAYOUTS: Final[dict[type[Any], tuple[Field, ...]]] = {
     AccountingInterim: _ACCOUNTING,
     AccountingStop: _ACCOUNTING,
 }
-_BY_COMMAND: Final[dict[int, type[Any]]] = {kind.command: kind for kind in LAYOUTS}
+
+
+class _Form:
+    """One kind of packet as one `struct`: the header, the fields, and zero bytes where there is neither."""
+
+    __slots__ = ("_builders", "_kind", "_order", "_parsers", "_struct", "_values")
+
+    def __init__(self, kind: type[Any], layout: Sequence[Field]) -> None:
+        """`layout` in the order of offsets, without overlaps, and all of the message's fields."""
+        letters = _HEADER.format
+        for entry in layout:
+            letters += f"{entry.offset - Struct(letters).size}x{entry.form}"
+        self._struct = Struct(f"{letters}{PACKET_SIZE - Struct(letters).size}x")
+        names = ["reqid", "cbid", "command", *(entry.name for entry in layout)]
+        self._kind = kind
+        self._order = [names.index(each.name) for each in fields(kind)]
+        self._values = [attrgetter(name) for name in names[3:]]
+        self._parsers = [(at, parse) for at, entry in enumerate(layout, 3) if (parse := _parser(entry)) is not None]
+        self._builders = [(at, entry.build) for at, entry in enumerate(layout) if not isinstance(entry, Number)]
+
+    def read(self, packet: bytes) -> Packet:
+        """The whole packet. Raises _Fault."""
+        values = list(self._struct.unpack(packet))
+        for at, parse in self._parsers:
+            values[at] = parse(values[at])
+        return Packet(values[0], values[1], self._kind(*[values[at] for at in self._order]))
+
+    def write(self, packet: Packet) -> bytes:
+        """All 388 bytes. Raises ValueError or struct.error for a value that does not fit."""
+        message = packet.message
+        values = [value(message) for value in self._values]
+        for at, build in self._builders:
+            values[at] = build(values[at])
+        return self._struct.pack(packet.reqid, packet.cbid, message.command, *values)
+
+
+def _parser(entry: Field) -> Callable[[Any], Any] | None:
+    """What makes a value of what `struct` reads; None if that is the value."""
+    match entry:
+        case Number(flags=flags):
+            # an enumeration's constructor takes longer than all the rest of a packet
+            return None if flags is None else lru_cache(maxsize=256)(flags)
+        case Raw():
+            return None
+    return entry.parse
+
+
+_FORMS: Final = {kind: _Form(kind, layout) for kind, layout in LAYOUTS.items()}
+_FORM_OF_COMMAND: Final = {int(kind.command): form for kind, form in _FORMS.items()}
 
 
 # --- PRNG and INFO: a header and a variable part -------------------------------------------------------------------------------
@@ -264,21 +316,25 @@ def encode(packet: Packet) -> bytes:
     Raises ValueError if a value does not fit its field: the caller's mistake, as values come from callers and not from a peer.
     """
     message = packet.message
-    out = bytearray(PACKET_SIZE)
+    form = _FORMS.get(type(message))
     try:
-        _HEADER.pack_into(out, 0, packet.reqid, packet.cbid, message.command)
-        match message:
-            case Prng():
-                _build_prng(out, message)
-            case PrngOutput():
-                _build_prng_output(out, message)
-            case Info():
-                _build_info(out, message)
-            case _:
-                for entry in LAYOUTS[type(message)]:
-                    entry.write(out, getattr(message, entry.name))
+        return form.write(packet) if form is not None else _encode_variable(packet)
     except Exception as fault:
         raise ValueError(f"{message.command.name}: {fault}") from None
+
+
+def _encode_variable(packet: Packet) -> bytes:
+    """PRNG and INFO."""
+    message = packet.message
+    out = bytearray(PACKET_SIZE)
+    _HEADER.pack_into(out, 0, packet.reqid, packet.cbid, message.command)
+    match message:
+        case Prng():
+            _build_prng(out, message)
+        case PrngOutput():
+            _build_prng_output(out, message)
+        case Info():
+            _build_info(out, message)
     return bytes(out)
 
 
@@ -287,21 +343,22 @@ def decode(packet: bytes, *, answer: bool = False) -> Packet:
     if len(packet) != PACKET_SIZE:
         raise MalformedPacket(ErrorCode.MALFORMED_PACKET, f"A packet has {PACKET_SIZE} bytes, not {len(packet)}")
     reqid, cbid, command = _HEADER.unpack_from(packet)
+    form = _FORM_OF_COMMAND.get(command)
     try:
-        return Packet(reqid, cbid, _decode_message(packet, command, answer))
-    except KeyError:
-        raise MalformedPacket(
-            ErrorCode.COMMAND_UNKNOWN, f"The TLS Pool does not know command {command:#x}", reqid, cbid, command
-        ) from None
+        return form.read(packet) if form is not None else Packet(reqid, cbid, _decode_variable(packet, command, answer))
     except _Fault as fault:
         name = Command(command).name
         raise MalformedPacket(ErrorCode.MALFORMED_PACKET, f"Malformed {name}: {fault}", reqid, cbid, command) from None
+    except LookupError:
+        raise MalformedPacket(
+            ErrorCode.COMMAND_UNKNOWN, f"The TLS Pool does not know command {command:#x}", reqid, cbid, command
+        ) from None
 
 
-def _decode_message(packet: bytes, command: int, answer: bool) -> Message:
+def _decode_variable(packet: bytes, command: int, answer: bool) -> Message:
+    """PRNG or INFO. Raises LookupError for any other command."""
     if command == Command.PRNG:
         return _parse_prng_output(packet) if answer else _parse_prng(packet)
     if command == Command.INFO:
         return _parse_info(packet)
-    kind = _BY_COMMAND[command]
-    return cast(Message, kind(**{entry.name: entry.read(packet) for entry in LAYOUTS[kind]}))
+    raise LookupError(command)

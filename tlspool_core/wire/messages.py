@@ -12,7 +12,10 @@ ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar, Self, TypeVar
 
 from tlspool_core.wire.errors import describe
@@ -29,6 +32,23 @@ NO_CTLKEY = bytes(16)
 MAX_PRNG = 350  # bytes of output in one PRNG answer
 MAX_PRNG_INPUT = 334  # bytes of label and context together
 MAX_INFO = 334  # bytes of one fact
+
+
+D = TypeVar("D")
+
+
+@cache
+def _names_of(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The fields of a kind of message, and what takes their values out of one."""
+    names = tuple(each.name for each in fields(kind))
+    return names, attrgetter(*names)
+
+
+def _as(kind: type[D], data: Any, changes: dict[str, Any]) -> D:
+    """The same data, with changes, as a message of a kind that has the same fields."""
+    names, values_of = _names_of(kind)
+    values = values_of(data)
+    return kind(**dict(zip(names, values, strict=True)) | changes) if changes else kind(*values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +97,7 @@ class StartTlsData:
 
     def echo(self, **changes: Any) -> Self:
         """The same message with the given fields changed: how a final answer, or a callback's answer, is made."""
-        return replace(self, **changes)
-
-
-D = TypeVar("D", bound=StartTlsData)
-
-
-def _as(kind: type[D], data: StartTlsData, changes: dict[str, Any]) -> D:
-    """The same data under another command."""
-    return kind(**{f.name: getattr(data, f.name) for f in fields(StartTlsData)} | changes)
+        return _as(type(self), self, changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,7 @@ class LidentryData:
 
     def echo(self, **changes: Any) -> Self:
         """The same message with the given fields changed."""
-        return replace(self, **changes)
+        return _as(type(self), self, changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +242,7 @@ class AccountingData:
 
     def echo(self, **changes: Any) -> Self:
         """The same message with the given fields changed."""
-        return replace(self, **changes)
+        return _as(type(self), self, changes)
 
 
 @dataclass(frozen=True, slots=True)
