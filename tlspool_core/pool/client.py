@@ -28,7 +28,7 @@ from tlspool_core.pool.logs import say, session_id
 from tlspool_core.pool.session import Session
 from tlspool_core.wire.connection import Answered, Asked, Callback, CallbackMessage, Exchange, PoolSide, Refused, Step
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.flags import Facility, StartTlsFlags
+from tlspool_core.wire.flags import Facility
 from tlspool_core.wire.messages import Accounting, LidentryRegister, Message, PinEntry, Ping, StartTls
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class Client:
         task.add_done_callback(self._tasks.discard)
 
     def _start_tls(self, exchange: Exchange, request: StartTls, descriptor: Descriptor | None) -> None:
-        if request.flags & StartTlsFlags.RENEGOTIATE:
+        if request.renegotiates:
             self._run(self._renegotiate(exchange, request))
             return
         assert descriptor is not None

@@ -29,7 +29,6 @@ from typing import Final, Generic, TypeVar
 
 from tlspool_core.wire.codec import decode, encode
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket, WireError
-from tlspool_core.wire.flags import StartTlsFlags
 from tlspool_core.wire.framing import Assembler, Frame
 from tlspool_core.wire.messages import (
     AccountingInterim,
@@ -206,7 +205,7 @@ class PoolSide(Generic[F]):
 
     def _unacceptable(self, request: Request, with_descriptor: bool) -> WireError | None:
         """Why a request is refused before anyone looks at what it wants."""
-        needs = isinstance(request, StartTls) and not request.flags & StartTlsFlags.RENEGOTIATE
+        needs = isinstance(request, StartTls) and not request.renegotiates
         if needs and not with_descriptor:
             return WireError(ErrorCode.CIPHER_SOCKET_NEEDED)
         if with_descriptor and not needs:

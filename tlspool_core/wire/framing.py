@@ -56,6 +56,8 @@ class Assembler(Generic[F]):
         """
         if not 0 < len(data) <= self.wanted:
             raise ValueError(f"read at most {self.wanted} bytes at a time, not {len(data)}")
+        if len(data) == PACKET_SIZE:  # as nearly always: there is nothing to be put together
+            return Frame(data, descriptors[0] if descriptors else None, tuple(descriptors[1:]))
         if self._buffer:
             self._surplus += tuple(descriptors)
         else:

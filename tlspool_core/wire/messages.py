@@ -32,6 +32,7 @@ NO_CTLKEY = bytes(16)
 MAX_PRNG = 350  # bytes of output in one PRNG answer
 MAX_PRNG_INPUT = 334  # bytes of label and context together
 MAX_INFO = 334  # bytes of one fact
+_RENEGOTIATE = int(StartTlsFlags.RENEGOTIATE)
 
 
 D = TypeVar("D")
@@ -119,6 +120,11 @@ class StartTls(StartTlsData):
     """Run TLS over the socket that comes along; as an answer: it is running, between these identities."""
 
     command: ClassVar[Command] = Command.STARTTLS
+
+    @property
+    def renegotiates(self) -> bool:
+        """It is about a session that is running, so that no descriptor comes along."""
+        return bool(int(self.flags) & _RENEGOTIATE)
 
     def ask_localid(self, **changes: Any) -> StartTlsLocalid:
         """The LOCALID callback of this request."""
