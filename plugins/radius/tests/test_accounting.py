@@ -237,4 +237,4 @@ def test_what_is_said_of_a_session() -> None:
     assert (values[a.EVENT_TIMESTAMP], values[a.ACCT_TERMINATE_CAUSE]) == (a.number(1_800_000_060), a.number(5))
     assert values[a.ACCT_MULTI_SESSION_ID] == b"s-1"
     assert sum(len(value) + 2 for _, value in described) < 4000
-    assert with_delay(Entry(1, 100.0, described), 142.5)[-1] == (a.ACCT_DELAY_TIME, a.number(42))
+    assert with_delay(Entry(1, "r", 100.0, described), 142.5)[-1] == (a.ACCT_DELAY_TIME, a.number(42))

@@ -75,7 +75,7 @@ class _Engine:
             raise Denied("no RADIUS servers are configured for accounting")
         described = describe(record, self.settings.nas_identifier, self.settings.anonymous, time.time())
         try:
-            await self.ledger.add(record.record_id, record.sequence, described)
+            await self.ledger.add(record.record_id, record.sequence, described, final=record.event == "stop")
         except LedgerError as error:
             raise Denied(str(error)) from None
 

@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-The pool has proved who the peer is; the server is asked whether this identity may do this.  So there is no password in the
+The pool has proved who the peer is, or is about to; the server is asked whether this identity may do this.  So there is no password in the
 request: `User-Name` is the identity as a NAI (RFC 7542; a mere domain is `@domain`), and `Service-Type` tells which step asks:
 Authenticate-Only or Authorize-Only.  An Access-Accept that is for another Service-Type counts as a refusal (RFC 2865 section 5.6), as does a
 challenge, which nobody is here to answer, and a limit that cannot be read.
@@ -44,10 +44,16 @@ def question(request: AaaRequest, nas_identifier: str, anonymous: str) -> Attrib
             (a.NAS_PORT_ID, text(request.service)),
             (a.CALLED_STATION_ID, text(str(request.local_identity or ""))),
             (a.CALLING_STATION_ID, text(request.peer_address)),
-            (a.CONNECT_INFO, text(f"{request.credential_type or 'none'} {request.role} {request.local_address}".rstrip())),
+            (a.CONNECT_INFO, text(_connection(request))),
             (a.ACCT_MULTI_SESSION_ID, text(request.session_id)),
         ]
     )
+
+
+def _connection(request: AaaRequest) -> str:
+    """Credential type, our role, our address; and whether the identity is a claim that is still being looked at."""
+    words = (request.credential_type or "none", request.role, request.local_address, "" if request.proven else "unproven")
+    return " ".join(word for word in words if word)
 
 
 def decision(reply: Reply, step: str) -> AaaDecision:

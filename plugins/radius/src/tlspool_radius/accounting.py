@@ -8,7 +8,8 @@ that they belong to.  What is counted is named by Connect-Info (kind and instanc
 Gigawords, the one pair of attributes that holds 64 bits; the pool's own sessions have octets there, and in Acct-Input-Octets.
 
 The courier sends one record at a time, the oldest first, and takes the next when a server has acknowledged it.  If none answers, it
-tries again after a pause that grows; nothing is passed over and nothing is dropped, however long that takes.
+tries again after a pause that grows; nothing is passed over and nothing is dropped, however long that takes.  What was acknowledged is
+not sent again, even if it cannot be removed from the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import logging
 import time
 from typing import Final
 
-from tlspool_core.api import AccountingRecord
+from tlspool_core.api import AccountingRecord, Denied
 from tlspool_radius import attributes as a
 from tlspool_radius.access import user_name
 from tlspool_radius.attributes import Attributes, number, text
@@ -35,6 +36,7 @@ _PAUSE: Final = (0.2, 30.0)  # seconds: the first, and the longest
 _LAST: Final = 3.0  # seconds for the record that is on its way when we stop; the pool gives plugins five
 _LOOK: Final = 1.0  # seconds until we look again for what other processes have added, or whether they have gone
 _MOST_CLASSES: Final = 2500  # bytes of Class in one record, so that it fits a packet
+_MOST_BYTES: Final = 4096 - 20 - 6  # of attributes: without the header, and Acct-Delay-Time
 
 
 def describe(record: AccountingRecord, nas_identifier: str, anonymous: str, now: float) -> Attributes:
@@ -60,7 +62,11 @@ def describe(record: AccountingRecord, nas_identifier: str, anonymous: str, now:
     described += _counts(record)
     if record.event == "stop" and "cause" in known:
         described.append((a.ACCT_TERMINATE_CAUSE, number(known["cause"])))
-    return a.non_empty([*described, *_classes(record)])
+    described = a.non_empty([*described, *_classes(record)])
+    length = sum(len(value) + 2 for _, value in described)
+    if length > _MOST_BYTES:  # it would hold up all others for ever
+        raise Denied(f"the record does not fit a RADIUS packet: {length} bytes of attributes")
+    return described
 
 
 def _classes(record: AccountingRecord) -> Attributes:
@@ -130,15 +136,25 @@ class Courier:
         """All that is there, then wait for more. Raises NoAnswer or LedgerError."""
         self._ledger.added.clear()
         entries = await self._ledger.first()
-        for entry in entries:
-            if self._stopping.is_set():
-                return
-            await self._servers.ask(ACCOUNTING_REQUEST, with_delay(entry, time.time()))
-            await self._ledger.remove(entry.number)
+        try:
+            for entry in entries:
+                if self._stopping.is_set():
+                    return
+                await self._servers.ask(ACCOUNTING_REQUEST, with_delay(entry, time.time()))
+                self._ledger.acknowledge(entry)
+        finally:
+            await self._remove()
         if not entries and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await self._ledger.added.wait()
+
+    async def _remove(self) -> None:
+        """Forget what was acknowledged; what cannot be removed now is tried again with the next."""
+        try:
+            await self._ledger.remove()
+        except LedgerError as error:
+            log.warning("accounting records that were delivered stay on the disk for now: %s", error)
 
 
 def with_delay(entry: Entry, now: float) -> Attributes:

@@ -4,14 +4,19 @@ Theory of operation
 -------------------
 One SQLite file in write-ahead mode.  A record is ours once its transaction is on the disk (synchronous=FULL); records that come while
 another transaction is being written wait and share the next one.  Their order is the order of their numbers, which are never used again.
+How many may wait is limited, on disk and in memory; the stop of something whose start was taken is always welcome on disk.
 
 A record that is handed over again (same identifier and sequence) is known by the table `taken`, which keeps the last sequence of
-each identifier for a day, so that it is counted once, even if it was delivered in between.  Removing an
-acknowledged record need not reach the disk at once: what is lost with the power is sent again, with the same Acct-Session-Id,
+each identifier for an hour, so that it is counted once, even if it was delivered in between.
+
+Several processes share the file; all add, and the one that holds the lock beside it delivers.  Records are delivered in order, so that
+one mark says which ones a server has acknowledged: it is written in place into the file of the lock, which takes no space on the
+disk and survives the end of this process, and tells the next one what not to send again.  The rows are removed behind it, some at a time,
+and stay until there is space if the disk is full.  The mark names its record, not only its number, so that a queue that was
+brought back from a backup is sent rather than lost.  What a loss of power may undo is sent again, with the same Acct-Session-Id,
 Acct-Status-Type and Event-Timestamp, by which servers know it.
 
-Several processes share the file; all add, and the one that holds the lock beside it delivers.  All work on the file is done in one
-thread of our own.
+All work on the file is done in one thread of our own.
 """
 
 from __future__ import annotations
@@ -39,8 +44,10 @@ CREATE TABLE IF NOT EXISTS queue(
 CREATE TABLE IF NOT EXISTS taken(record TEXT PRIMARY KEY, sequence INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS taken_at ON taken(at);
 """
-_REMEMBERED: Final = 86400.0  # seconds
+_REMEMBERED: Final = 3600.0  # seconds
 _BATCH: Final = 64  # records read ahead
+_MOST_AT_ONCE: Final = 10_000  # records in memory that wait for the disk
+_MARK: Final = 256  # bytes
 
 
 class LedgerError(Exception):
@@ -52,6 +59,7 @@ class Entry:
     """A record that waits; `taken` in seconds since the epoch."""
 
     number: int
+    record: str
     taken: float
     attributes: Attributes
 
@@ -61,6 +69,7 @@ class _New:
     record: str
     sequence: int
     attributes: Attributes
+    final: bool
     done: asyncio.Future[None]
 
 
@@ -77,6 +86,8 @@ class Ledger:
         self._new: list[_New] = []
         self._writer: asyncio.Task[None] | None = None
         self._lock = -1
+        self._mine = False
+        self._acknowledged = self._removed = 0  # numbers, up to which it is done
         self.added = asyncio.Event()
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -84,7 +95,7 @@ class Ledger:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
-            raise LedgerError(f"the accounting queue {self.path} cannot be used: {error}") from error
+            raise LedgerError(_complaint(self.path, error)) from error
 
     async def open(self) -> None:
         """Raises LedgerError."""
@@ -92,7 +103,8 @@ class Ledger:
 
     def _open(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # names of users are in it
+        if not self.path.exists():  # to close a file that is in use would drop the locks of this process on it
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # names of users are in it
         self._adding, self._removing = (self._connect(how) for how in ("FULL", "NORMAL"))
         self._lock = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
@@ -120,10 +132,12 @@ class Ledger:
 
     # --- taking records over -------------------------------------------------------------------------------------------------
 
-    async def add(self, record: str, sequence: int, attributes: Attributes) -> None:
-        """Returns when the record is on disk. Raises LedgerError."""
+    async def add(self, record: str, sequence: int, attributes: Attributes, *, final: bool = False) -> None:
+        """Returns when the record is on disk; `final` is the last one of its identifier. Raises LedgerError."""
+        if len(self._new) >= _MOST_AT_ONCE:
+            raise LedgerError(f"{_MOST_AT_ONCE} records wait for the disk of the accounting queue {self.path}")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._new.append(_New(record, sequence, attributes, done))
+        self._new.append(_New(record, sequence, attributes, final, done))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_task(self._write_all())
         await done
@@ -131,63 +145,104 @@ class Ledger:
     async def _write_all(self) -> None:
         while self._new:
             batch, self._new = self._new, []
+            complaint = LedgerError(f"the accounting queue {self.path} is full: {self._limit} records wait for a server")
             try:
-                await self._run(lambda batch=batch: self._write(batch))  # type: ignore[misc]
+                taken = await self._run(lambda batch=batch: self._write(batch))  # type: ignore[misc]
             except LedgerError as error:
-                for one in batch:
-                    if not one.done.done():
-                        one.done.set_exception(error)
-                continue
+                taken, complaint = [False] * len(batch), error
             self.added.set()
-            for one in batch:
-                if not one.done.done():
+            for one, is_taken in zip(batch, taken, strict=True):
+                if one.done.done():
+                    continue
+                if is_taken:
                     one.done.set_result(None)
+                else:
+                    one.done.set_exception(complaint)
 
-    def _write(self, batch: list[_New]) -> None:
-        """One transaction. Raises LedgerError if the queue is full."""
+    def _write(self, batch: list[_New]) -> list[bool]:
+        """One transaction, with as many of the batch as there is room for; which ones that are."""
         connection, now = self._adding, time.time()
         connection.execute("BEGIN IMMEDIATE")
         try:
             # numbers are removed from the front only, so this counts them, and does not look at each
             span = "SELECT coalesce((SELECT max(id) FROM queue) - (SELECT min(id) FROM queue) + 1, 0)"
-            waiting = connection.execute(span).fetchone()[0]
-            if waiting + len(batch) > self._limit:
-                raise LedgerError(f"the accounting queue {self.path} is full: {waiting} records wait for a server")
+            room = self._limit - connection.execute(span).fetchone()[0]
+            taken = []
             for one in batch:
-                before = connection.execute("SELECT sequence FROM taken WHERE record = ?", (one.record,)).fetchone()
-                if before is None or before[0] < one.sequence:
-                    value = json.dumps([[code, content.hex()] for code, content in one.attributes])
-                    connection.execute("INSERT INTO queue(record, taken, attributes) VALUES(?, ?, ?)", (one.record, now, value))
-                    connection.execute("INSERT OR REPLACE INTO taken VALUES(?, ?, ?)", (one.record, one.sequence, now))
+                taken.append(one.final or room > 0)
+                if taken[-1]:
+                    self._write_one(connection, one, now)
+                    room -= 1
             connection.execute("DELETE FROM taken WHERE at < ?", (now - _REMEMBERED,))
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite has ended it by itself if the disk is full
+                connection.execute("ROLLBACK")
             raise
+        return taken
+
+    def _write_one(self, connection: sqlite3.Connection, one: _New, now: float) -> None:
+        before = connection.execute("SELECT sequence FROM taken WHERE record = ?", (one.record,)).fetchone()
+        if before is None or before[0] < one.sequence:
+            value = json.dumps([[code, content.hex()] for code, content in one.attributes])
+            connection.execute("INSERT INTO queue(record, taken, attributes) VALUES(?, ?, ?)", (one.record, now, value))
+            connection.execute("INSERT OR REPLACE INTO taken VALUES(?, ?, ?)", (one.record, one.sequence, now))
 
     # --- delivering them -----------------------------------------------------------------------------------------------------
 
     async def mine(self) -> bool:
-        """Whether this process is the one that delivers; asks for the part if nobody has it."""
+        """Whether this process is the one that delivers; asks for the part if nobody has it. Raises LedgerError."""
+        if not self._mine:
+            self._mine = await self._run(self._become)
+        return self._mine
 
-        def lock() -> bool:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
+    def _become(self) -> bool:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self._acknowledged = self._read_mark()
+        if not self._acknowledged:
+            self._write_mark(b"")  # from now on it has its space on the disk
+        return True
 
-        return await self._run(lock)
+    def _write_mark(self, mark: bytes) -> None:
+        with contextlib.suppress(OSError):  # then it holds for this process only
+            os.pwrite(self._lock, mark.ljust(_MARK, b"\0")[:_MARK], 0)
+
+    def _read_mark(self) -> int:
+        """The number up to which an earlier process was told that records have arrived; 0 if there is no such record."""
+        try:
+            number, record, taken = json.loads(os.pread(self._lock, _MARK, 0).rstrip(b"\0"))
+        except ValueError:
+            return 0
+        sql = "SELECT id FROM queue WHERE id = ? AND record = ? AND taken = ?"
+        row = self._removing.execute(sql, (number, record, taken)).fetchone()
+        return row[0] if row else 0
 
     async def first(self) -> list[Entry]:
-        """The oldest records, in order. Raises LedgerError."""
-        sql = "SELECT id, taken, attributes FROM queue ORDER BY id LIMIT ?"
-        rows = await self._run(lambda: self._removing.execute(sql, (_BATCH,)).fetchall())
-        return [Entry(row[0], row[1], [(code, bytes.fromhex(value)) for code, value in json.loads(row[2])]) for row in rows]
+        """The oldest records that no server has acknowledged, in order. Raises LedgerError."""
+        sql = "SELECT id, record, taken, attributes FROM queue WHERE id > ? ORDER BY id LIMIT ?"
+        rows = await self._run(lambda: self._removing.execute(sql, (self._acknowledged, _BATCH)).fetchall())
+        return [Entry(*row[:3], [(code, bytes.fromhex(value)) for code, value in json.loads(row[3])]) for row in rows]
 
-    async def remove(self, number: int) -> None:
-        """A server has acknowledged the record. Raises LedgerError."""
-        await self._run(lambda: self._removing.execute("DELETE FROM queue WHERE id = ?", (number,)))
+    def acknowledge(self, entry: Entry) -> None:
+        """A server has the record, and all before it: it is not sent again."""
+        self._acknowledged = entry.number
+        self._write_mark(json.dumps([entry.number, entry.record, entry.taken]).encode())
+
+    async def remove(self) -> None:
+        """Forget what servers have acknowledged. Raises LedgerError; it is not sent again nevertheless."""
+        through = self._acknowledged
+        if through > self._removed:
+            await self._run(lambda: self._removing.execute("DELETE FROM queue WHERE id <= ?", (through,)))
+            self._removed = through
+
+
+def _complaint(path: Path, error: sqlite3.Error | OSError) -> str:
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return f"the disk of the accounting queue {path} is full"
+    return f"the accounting queue {path} cannot be used: {error}"
 
 
 def waiting(path: Path) -> tuple[int, float | None]:

@@ -21,8 +21,9 @@ from typing import Final
 
 from tlspool_radius.attributes import Attributes
 from tlspool_radius.packets import STATUS_SERVER, Reply
+from tlspool_radius.radsec import RadSec
 from tlspool_radius.settings import Function, Server
-from tlspool_radius.transport import MakeTransport, Silent, Transport, transport
+from tlspool_radius.transport import MakeTransport, Silent, Transport, Udp
 
 log = logging.getLogger("tlspool.radius")
 
@@ -32,6 +33,11 @@ _FIRST_PROBE: Final = 0.5  # seconds, doubled each time up to the dead time
 
 class NoAnswer(Exception):
     """No server answered; says what became of each."""
+
+
+def transport(server: Server, port: int) -> Transport:
+    """The way that the server's section names. Raises ValueError if its files cannot be used."""
+    return Udp(server, port) if server.transport == "udp" else RadSec(server, port)
 
 
 class Peer:
@@ -48,11 +54,12 @@ class Peer:
         return time.monotonic() >= self.dead_until
 
     async def ask(self, code: int, attributes: Attributes, timeout: float, tries: int) -> Reply:
-        """Raises Silent, and is dead from then on."""
+        """Raises Silent, and is dead from then on if it was to blame."""
         try:
             reply = await self.way.ask(code, attributes, timeout, tries)
         except Silent as silent:
-            self._died(str(silent), timeout, attributes)
+            if not silent.ours:
+                self._died(str(silent), timeout, attributes)
             raise
         self._lives()
         return reply
