@@ -12,12 +12,14 @@ answered like the first one, and counts nothing.
 
 A book outlives its session, as an application reports its final count after the connection has ended.  When the application has gone
 too, or has given up control, what is still open is stopped on its behalf with the last count that it told, so that nothing is open
-for ever.
+for ever.  Nobody could repeat such a stop, or that of a session of the pool's own; so the desk does, until the plugins have taken it,
+or the pool stops.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -48,6 +50,8 @@ _CAUSES: Final = {
 _LOST_CARRIER: Final = 2  # any other end of a session is a failure of its connection
 _OPEN_ITEMS: Final = 256  # for one session
 _LINGERING: Final = 1024  # books without a session, for one client
+_PAUSE: Final = (1.0, 60.0)  # seconds until a record that nobody else repeats is handed over again: the first, and the longest
+_PUT_OFF: Final = 10_000  # of these at a time; more than that are lost, and the log says so
 _FLUSH: Final = 10.0  # seconds to hand over what is to be written when the pool stops
 
 
@@ -106,6 +110,7 @@ class AccountingDesk:
         self._books: dict[bytes, Book] = {}
         self._lingering: dict[object, set[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
 
     def configure(self, plugins: Sequence[Aaa], sessions: bool, time_limit: float) -> None:
         """`plugins` take every record, each within `time_limit` seconds; `sessions`: the pool's own are accounted, too."""
@@ -198,7 +203,7 @@ class AccountingDesk:
 
     def later(self, record: AccountingRecord) -> None:
         """Hand over a record that nobody waits for."""
-        self._run(self._hand_over_or_say(record))
+        self._run(self._hand_over_at_last(record))
 
     # --- ends ----------------------------------------------------------------------------------------------------------------
 
@@ -219,7 +224,8 @@ class AccountingDesk:
             self._abandon(ctlkey, self._books[ctlkey])
 
     async def flush(self) -> None:
-        """Stop what is open, and hand over all that is still to be handed over; bounded in time."""
+        """Stop what is open, and hand over all that is still to be handed over, once; bounded in time."""
+        self._stopping.set()
         for ctlkey, book in list(self._books.items()):
             self._abandon(ctlkey, book)
         if self._tasks:
@@ -246,7 +252,7 @@ class AccountingDesk:
         async with book.lock:
             for name, item in book.items.items():
                 stop = AccountingStop(kind=name[0], instance=name[1], count=item.count, cause=LOST_SERVICE)
-                await self._hand_over_or_say(_record(name, item, stop))
+                await self._hand_over_at_last(_record(name, item, stop))
             book.items.clear()
 
     # --- plugins -------------------------------------------------------------------------------------------------------------
@@ -256,11 +262,22 @@ class AccountingDesk:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _hand_over_or_say(self, record: AccountingRecord) -> None:
-        try:
-            await self._hand_over(record)
-        except Denied as denied:
-            say(log, logging.ERROR, "not accounted", kind=record.kind, event=record.event, record=record.record_id, reason=denied)
+    async def _hand_over_at_last(self, record: AccountingRecord) -> None:
+        """As often as it takes."""
+        pause = _PAUSE[0]
+        while True:
+            last = self._stopping.is_set() or len(self._tasks) > _PUT_OFF
+            try:
+                return await self._hand_over(record)
+            except Denied as denied:
+                what = {"kind": record.kind, "event": record.event, "record": record.record_id, "reason": denied}
+                if last:
+                    return say(log, logging.ERROR, "not accounted", **what)
+                say(log, logging.WARNING, "accounting is put off", **what)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+            pause = min(pause * 2, _PAUSE[1])
 
     async def _hand_over(self, record: AccountingRecord) -> None:
         """Have every plugin take the record. Raises Denied with the name of the one that did not."""
