@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from kdh_helpers import MAIL, PARTS, WEB, TicketAnswers
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.mit import Source, fetch, keytab_keys
@@ -18,35 +19,14 @@ from tlspool_core.api import (
     CertificateExpired,
     CertificateUnknown,
     DecryptError,
-    EngineParts,
     HandshakeFailure,
     SessionParts,
 )
 from tlspool_core.testing.key_exchange import ExchangeUnderTest, KeyExchangeConformance
-from tlspool_core.testing.peers import Answers, Pair, software_credential
+from tlspool_core.testing.peers import Pair, software_credential
 from tlspool_core.tls import TlsConnection
-from tlspool_core.tls.questions import AnyQuestion, ClientAuth, ExaminePeer, Sign
+from tlspool_core.tls.questions import ClientAuth
 from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings
-
-WEB = "http/web.kdh.example@KDH.EXAMPLE"
-MAIL = "imap/mail.kdh.example@KDH.EXAMPLE"
-PARTS = EngineParts((FORM,), SUITES, SCHEMES)
-
-
-@dataclass
-class TicketAnswers(Answers):
-    """As the credential type answers."""
-
-    service: Service | None = None
-
-    def answer(self, question: AnyQuestion) -> object:
-        match question:
-            case Sign(credential=TicketCredential() as credential):
-                return credential.sign(question.scheme, question.content)
-            case ExaminePeer(certificate_type=224):
-                assert self.service is not None
-                return TicketPeer(question.entries, self.service.open(question.entries[0].data), self.service)
-        return Answers.answer(self, question)
 
 
 @pytest.fixture(scope="module")

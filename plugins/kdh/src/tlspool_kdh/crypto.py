@@ -43,6 +43,7 @@ _KINDS: Final = {
     20: _Kind(32, 24, "sha384", True),  # aes256-cts-hmac-sha384-192
 }
 AES256: Final = 18
+AES256_TYPES: Final = frozenset({18, 20})
 ENCTYPES: Final = frozenset(_KINDS)
 
 

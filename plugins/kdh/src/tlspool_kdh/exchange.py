@@ -7,6 +7,9 @@ messages.  Its plaintext holds a random subkey and goes into the premaster secre
 to the same keys: that is the server's proof, and Finished carries it.
 
     premaster = len16 | ECDH shared x | len16 | plaintext (DER) Authenticator
+
+A server that is a user has no key that lasts: it shows its ticket-granting ticket in Certificate, and the client has the KDC encrypt a
+ticket in the session key of that one (RFC 4120 section 3.7).  So the ticket is had once the server has spoken, by `prepare`.
 """
 
 from __future__ import annotations
@@ -29,19 +32,22 @@ from tlspool_core.api import (
     KeyExchangeRun,
     PeerCredential,
 )
+from tlspool_kdh.asn1 import Authenticator, decode
 from tlspool_kdh.codes import CHECKSUMS, KDH_NAME, TICKET_TYPE
+from tlspool_kdh.crypto import AES256_TYPES
 from tlspool_kdh.tickets import ClientTicket, OpenedTicket, Principal, Service, make_authenticator, open_authenticator
 
 _X25519 = 29
-_CURVES: Mapping[int, ec.EllipticCurve] = {23: ec.SECP256R1(), 24: ec.SECP384R1()}
+_CURVES: Mapping[int, ec.EllipticCurve] = {23: ec.SECP256R1(), 24: ec.SECP384R1(), 25: ec.SECP521R1()}
 _NAMED_CURVE = 3  # RFC 8422 section 5.4
 
 
 @dataclass(frozen=True, slots=True)
 class TicketCredential:
-    """What a client shows: a ticket; it proves itself by Authenticators."""
+    """What a client shows: a ticket; it proves itself by Authenticators, with a subkey where KDH-only draws on them."""
 
     held: ClientTicket
+    with_subkey: bool = True
     signature_schemes: Sequence[int] = tuple(CHECKSUMS)
     issuers: Sequence[bytes] = ()
     certificate_type: int = TICKET_TYPE
@@ -53,7 +59,7 @@ class TicketCredential:
 
     def sign(self, scheme: int, content: bytes) -> bytes:
         """An Authenticator over `content`."""
-        return make_authenticator(self.held, scheme, content, time.time())
+        return make_authenticator(self.held, scheme, content, time.time(), with_subkey=self.with_subkey)
 
 
 @dataclass(slots=True)
@@ -90,7 +96,7 @@ class ServicePeer:
 
 
 class _Share:
-    """One side's half of ECDH on X25519, P-256 or P-384."""
+    """One side's half of ECDH on X25519, P-256, P-384 or P-521."""
 
     def __init__(self, group: int) -> None:
         self.group = group
@@ -164,13 +170,14 @@ class _ServerRun(_Run):
         """The Authenticator that the ticket's owner made, if the ticket is for us."""
         assert isinstance(credential, TicketPeer)
         check_service(credential.opened, self._accepts)
+        check_subkey(credential.authenticator)
         self._authenticator = credential.authenticator
 
 
 class _ClientRun(_Run):
     def __init__(self, groups: Sequence[int]) -> None:
         super().__init__()
-        self._groups = groups
+        self._groups = usable_groups(groups)
         self._service: Principal | None = None
 
     def peer_parameters(self, body: bytes) -> None:
@@ -178,7 +185,7 @@ class _ClientRun(_Run):
         if len(body) < 4 or body[0] != _NAMED_CURVE:
             raise IllegalParameter("ServerKeyExchange has no named curve")
         self.group = int.from_bytes(body[1:3], "big")
-        if self.group not in usable_groups(self._groups):
+        if self.group not in self._groups:
             raise IllegalParameter(f"group {self.group} was not offered")
         self._share = _Share(self.group)
         self._shared = self._share.finish(_point(body[3:]))
@@ -206,18 +213,32 @@ def check_service(opened: OpenedTicket, accepts: Callable[[Principal], bool]) ->
         raise HandshakeFailure(f"the ticket is for {opened.service}, which is not the service of this session")
 
 
+def check_subkey(authenticator: bytes) -> None:
+    """In KDH-only the Authenticator brings fresh entropy: without its subkey, who breaks the curve could guess the rest."""
+    subkey = decode(Authenticator, authenticator)["subkey"]
+    if subkey is None or subkey["keytype"] not in AES256_TYPES or len(subkey["keyvalue"]) != 32:
+        raise IllegalParameter("the authenticator has no subkey of AES-256, which KDH-only draws on")
+
+
 def usable_groups(groups: Sequence[int]) -> list[int]:
     """Of the client's groups, those that we have, in its order."""
     return [group for group in groups if group == _X25519 or group in _CURVES]
 
 
 class Kdh:
-    """The key exchange, for one session; `accepts` says at the server which services of the keytab the session is for."""
+    """The key exchange, for one session.
+
+    `accepts` says at the server which services of the keytab the session is for. `prepare` is called at the client when it is settled
+    that KDH-only is spoken, with the server's ticket-granting ticket (empty if it showed none): time to have a ticket. It may block, and
+    raises a TlsError if there is none to be had.
+    """
 
     name = KDH_NAME
 
-    def __init__(self, accepts: Callable[[Principal], bool] = lambda _: True) -> None:
-        self._accepts = accepts
+    def __init__(
+        self, accepts: Callable[[Principal], bool] = lambda _: True, prepare: Callable[[bytes], None] = lambda _: None
+    ) -> None:
+        self._accepts, self._prepare = accepts, prepare
 
     def usable(self, client_extensions: Mapping[int, bytes]) -> bool:
         """Whether there is a curve in common."""
@@ -229,4 +250,7 @@ class Kdh:
         groups = usable_groups(context.peer_groups)
         if not groups:
             raise HandshakeFailure("no curve in common for Kerberos")
-        return _ClientRun(groups) if role == "client" else _ServerRun(groups[0], self._accepts)
+        if role == "server":
+            return _ServerRun(groups[0], self._accepts)
+        self._prepare(context.server_entries[0].data if context.server_entries else b"")
+        return _ClientRun(groups)

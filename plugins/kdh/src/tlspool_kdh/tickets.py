@@ -142,19 +142,21 @@ class ClientTicket:
     ends: float = 0.0  # seconds since the epoch
 
 
-def make_authenticator(held: ClientTicket, scheme: int, content: bytes, now: float) -> bytes:
-    """DER EncryptedData of an Authenticator over `content`, with a fresh AES-256 subkey."""
+def make_authenticator(held: ClientTicket, scheme: int, content: bytes, now: float, *, with_subkey: bool = True) -> bytes:
+    """DER EncryptedData of an Authenticator over `content`, with a fresh AES-256 subkey if KDH-only asks for it."""
     kind, name = CHECKSUMS[scheme]
-    subkey, seconds = new_key(), int(now)
-    values = {
+    seconds = int(now)
+    values: dict[str, Any] = {
         "authenticator-vno": 5,
         "crealm": held.client.realm,
         "cname": {"name-type": 1, "name-string": list(held.client.names)},
         "cksum": {"cksumtype": kind, "checksum": hashlib.new(name, content).digest()},
         "cusec": int((now - seconds) * 1_000_000),
         "ctime": datetime.fromtimestamp(seconds, UTC),
-        "subkey": {"keytype": subkey.enctype, "keyvalue": subkey.value},
     }
+    if with_subkey:
+        subkey = new_key()
+        values["subkey"] = {"keytype": subkey.enctype, "keyvalue": subkey.value}
     cipher = held.session_key.encrypt(KEY_USAGE, encode(Authenticator, values))
     return encode(EncryptedData, {"etype": held.session_key.enctype, "cipher": cipher})
 

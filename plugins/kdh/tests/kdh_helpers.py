@@ -1,0 +1,33 @@
+"""What several tests of TLS-KDH share: names, tables, and answers as the credential type gives them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlspool_kdh.codes import FORM, SCHEMES, SUITES
+from tlspool_kdh.exchange import TicketCredential, TicketPeer
+from tlspool_kdh.tickets import Service
+
+from tlspool_core.api import EngineParts
+from tlspool_core.testing.peers import Answers
+from tlspool_core.tls.questions import AnyQuestion, ExaminePeer, Sign
+
+WEB = "http/web.kdh.example@KDH.EXAMPLE"
+MAIL = "imap/mail.kdh.example@KDH.EXAMPLE"
+PARTS = EngineParts((FORM,), SUITES, SCHEMES)
+
+
+@dataclass
+class TicketAnswers(Answers):
+    """As the credential type answers."""
+
+    service: Service | None = None
+
+    def answer(self, question: AnyQuestion) -> object:
+        match question:
+            case Sign(credential=TicketCredential() as credential):
+                return credential.sign(question.scheme, question.content)
+            case ExaminePeer(certificate_type=224):
+                assert self.service is not None
+                return TicketPeer(question.entries, self.service.open(question.entries[0].data), self.service)
+        return Answers.answer(self, question)
