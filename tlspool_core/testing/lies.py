@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.channel import Channel
+from tlspool_core.tls.connection import AnySettings
 from tlspool_core.tls.record import RecordLayer
-from tlspool_core.tls.settings import ClientSettings, ServerSettings
 
 # from a handshake message with its header to what is sent in its place
 Lie = Callable[[bytes], list[bytes]]
@@ -32,7 +32,7 @@ class LyingChannel(Channel):
             super().queue(changed)
 
 
-def lying(settings: ClientSettings | ServerSettings, lie: Lie) -> TlsConnection:
+def lying(settings: AnySettings, lie: Lie) -> TlsConnection:
     """A connection whose every handshake message is put through `lie`, its first flight included."""
 
     def channel(records: RecordLayer, limit: int) -> Channel:

@@ -29,6 +29,7 @@ from tlspool_core.tls.alerts import BadCertificate, TlsError
 from tlspool_core.tls.connection import TlsConnection
 from tlspool_core.tls.questions import (
     AnyQuestion,
+    BecomeServer,
     Call,
     ChooseClientCredential,
     ChooseServerCredential,
@@ -40,8 +41,10 @@ from tlspool_core.tls.questions import (
     SealTicket,
     ServerChoice,
     Sign,
+    SpeakFirst,
 )
 from tlspool_core.tls.seams import CertificateEntry, Credential, PeerCredential
+from tlspool_core.tls.settings import ClientSettings, ServerSettings
 from tlspool_core.tls.signatures import PublicKeyCredential, schemes_for_key
 
 _HASHES: dict[int, HashAlgorithm] = {4: SHA256(), 5: SHA384(), 6: SHA512()}
@@ -178,6 +181,8 @@ class Answers:
     psks: dict[bytes, bytes] = field(default_factory=dict)
     judge: Callable[[JudgePeer], bytes] = lambda question: b""
     examine: Callable[[int, Sequence[CertificateEntry]], PeerCredential] = examine
+    as_client: ClientSettings | None = None  # of an end that has to find out its role: to speak first, None to listen
+    as_server: ServerSettings = field(default_factory=ServerSettings)
     asked: list[AnyQuestion] = field(default_factory=list)
 
     def answer(self, question: AnyQuestion) -> object:
@@ -206,6 +211,10 @@ class Answers:
                 return None if self.tickets is None else self.tickets.seal(question.state)
             case ExternalPsk():
                 return self.psks.get(question.identity)
+            case SpeakFirst():
+                return self.as_client
+            case BecomeServer():
+                return self.as_server
             case Call():
                 return question.work()
         raise AssertionError(f"no answer to {question}")

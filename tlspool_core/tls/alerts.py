@@ -370,6 +370,10 @@ class NoGroupInCommon(HandshakeFailure):
     """No named group in common."""
 
 
+class NoRoleInCommon(HandshakeFailure):
+    """Both ends can only be clients."""
+
+
 class NoSchemeInCommon(HandshakeFailure):
     """No signature scheme in common that one of our credentials can make."""
 
@@ -392,6 +396,14 @@ class WrongScheme(IllegalParameter):
 
 class BadKeyShare(IllegalParameter):
     """A key share has the wrong length, is no point of its group, or gives an all-zero secret."""
+
+
+class Reflected(IllegalParameter):
+    """What we have sent came back to us as if a peer had sent it."""
+
+
+class DroppedHelloDiffers(IllegalParameter):
+    """The two ends of symmetric TLS do not agree on the ClientHello that was dropped."""
 
 
 class SecondHelloDiffers(IllegalParameter):

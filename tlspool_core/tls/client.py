@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tlspool_core.tls.alerts import DowngradeDetected, IllegalParameter, NoVersionInCommon
-from tlspool_core.tls.client_hello import make_offer, send_client_hello
+from tlspool_core.tls.client_hello import Offer, make_offer, send_client_hello
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.extension_contents import parse_u16
 from tlspool_core.tls.handshake import Established, Handshake
@@ -17,6 +17,11 @@ async def connect(hs: Handshake[ClientSettings]) -> Established:
     """ClientHello, ServerHello, then the coroutine of the version."""
     offer = await make_offer(hs)
     send_client_hello(hs, offer)
+    return await continue_connect(hs, offer)
+
+
+async def continue_connect(hs: Handshake[ClientSettings], offer: Offer) -> Established:
+    """From a ClientHello that was sent to the established session."""
     server_hello = await hs.read(ServerHello, add=False)
     version = _selected_version(hs.settings, server_hello)
     hs.start_version(version)

@@ -35,20 +35,23 @@ from tlspool_core.tls.client import connect
 from tlspool_core.tls.driver import Flow
 from tlspool_core.tls.enums import ContentType
 from tlspool_core.tls.handshake import Established, Handshake
+from tlspool_core.tls.peer import meet
 from tlspool_core.tls.protection import Buffer
 from tlspool_core.tls.questions import AnyQuestion, HandshakeFacts
 from tlspool_core.tls.record import RecordLayer
 from tlspool_core.tls.seams import Credential, PeerCredential
 from tlspool_core.tls.server import accept
-from tlspool_core.tls.settings import ClientSettings, ServerSettings, StoredSession
+from tlspool_core.tls.settings import ClientSettings, PeerSettings, ServerSettings, StoredSession
+
+AnySettings = ClientSettings | ServerSettings | PeerSettings
 
 
 class TlsConnection:
-    """One connection in one role, which follows from the kind of settings. Not for use by several threads at a time."""
+    """One connection; its role follows from the kind of settings, or is found out with the peer. Not for several threads at a time."""
 
     __slots__ = ("_channel", "_established", "_flow", "_plaintext", "closed", "failed", "records")
 
-    def __init__(self, settings: ClientSettings | ServerSettings) -> None:
+    def __init__(self, settings: AnySettings) -> None:
         """A client has its ClientHello in `data_to_send` at once, unless a plugin's extension asks a question first."""
         is_client = isinstance(settings, ClientSettings)
         self.records = RecordLayer(0x0301 if is_client else 0x0303)
@@ -60,11 +63,14 @@ class TlsConnection:
         self.closed = False  # we sent close_notify
         self._guard(self._start, settings)
 
-    def _start(self, settings: ClientSettings | ServerSettings) -> None:
-        if isinstance(settings, ClientSettings):
-            self._run(connect(Handshake("client", settings, self._channel)))
-        else:
-            self._run(accept(Handshake("server", settings, self._channel)))
+    def _start(self, settings: AnySettings) -> None:
+        match settings:
+            case ClientSettings():
+                self._run(connect(Handshake("client", settings, self._channel)))
+            case ServerSettings():
+                self._run(accept(Handshake("server", settings, self._channel)))
+            case PeerSettings():
+                self._run(meet(settings, self._channel))
 
     # --- the transport -------------------------------------------------------------------------------------------------------
 

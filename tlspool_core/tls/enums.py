@@ -6,6 +6,7 @@ What a peer sends may be outside these; it then stays a plain int, and `name_of`
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Final
 
 
 class ContentType(IntEnum):
@@ -73,6 +74,10 @@ class ExtensionType(IntEnum):
     SIGNATURE_ALGORITHMS_CERT = 50
     KEY_SHARE = 51
     RENEGOTIATION_INFO = 0xFF01
+
+
+# extensions from 0xff00 on are for private use, but for renegotiation_info
+SYMMETRY: Final = 0xFF50  # docs/reference/symmetric-tls.md
 
 
 class NamedGroup(IntEnum):

@@ -26,7 +26,7 @@ from tlspool_core.tls.alerts import (
     UnsolicitedExtension,
 )
 from tlspool_core.tls.enums import ExtensionType as Ext
-from tlspool_core.tls.seams import HandshakeExtension
+from tlspool_core.tls.seams import HandshakeExtension, is_encrypted
 from tlspool_core.tls.settings import TLS12, TLS13
 
 Parser = Callable[[bytes], Any]
@@ -262,7 +262,8 @@ _IGNORED_12 = (
 def _plugin_row(extension: HandshakeExtension) -> ExtensionRow:
     places: dict[Place, Parser] = {}
     if TLS13 in extension.versions:
-        places |= {Place.CLIENT_HELLO: contents.parse_opaque, Place.SERVER_HELLO: contents.parse_opaque}
+        answer = Place.ENCRYPTED_EXTENSIONS if is_encrypted(extension, TLS13) else Place.SERVER_HELLO
+        places |= {Place.CLIENT_HELLO: contents.parse_opaque, answer: contents.parse_opaque}
     if TLS12 in extension.versions:
         places |= {Place.CLIENT_HELLO_12: contents.parse_opaque, Place.SERVER_HELLO_12: contents.parse_opaque}
     return ExtensionRow(extension.code, places)

@@ -45,6 +45,7 @@ A = TypeVar("A")
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 S = TypeVar("S", bound=Settings)
+Turned = TypeVar("Turned", bound=Settings)
 
 MAX_CONTEXT = 8192  # of JudgePeer's answer
 
@@ -96,6 +97,13 @@ class Handshake(Generic[S]):
     def now(self) -> float:
         """Seconds since the epoch."""
         return (self.settings.now or time.time)()
+
+    def turned(self, role: str, settings: Turned) -> Handshake[Turned]:
+        """A context in the other role, after the message in `raw`; what was sent so far is no part of it."""
+        other = Handshake(role, settings, self.channel)
+        other.raw = self.raw
+        other._received = self._received
+        return other
 
     # --- waiting -------------------------------------------------------------------------------------------------------------
 

@@ -9,15 +9,17 @@ block.  The functions here are called by the coroutines of both versions, with t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from tlspool_core.tls.alerts import UnexpectedMessage
 from tlspool_core.tls.handshake import Handshake
-from tlspool_core.tls.seams import HandshakeExtension, PeerCredential, Version
+from tlspool_core.tls.seams import HandshakeExtension, PeerCredential, Version, is_encrypted
+
+T = TypeVar("T")
 
 
-def _who(extension: HandshakeExtension) -> str:
-    return f"extension {extension.code}"
+async def _call(hs: Handshake[Any], extension: HandshakeExtension, work: Callable[[], T]) -> T:
+    return await hs.call(f"extension {extension.code}", work, quick=getattr(extension, "quick", False))
 
 
 async def client_hello(hs: Handshake[Any], *, retry: bool) -> dict[int, bytes]:
@@ -26,7 +28,7 @@ async def client_hello(hs: Handshake[Any], *, retry: bool) -> dict[int, bytes]:
     for extension in hs.settings.extensions:
         if extension.versions.isdisjoint(hs.settings.versions):
             continue
-        content = await hs.call(_who(extension), lambda ext=extension: ext.client_hello(retry))  # type: ignore[misc]
+        content = await _call(hs, extension, lambda ext=extension: ext.client_hello(retry))  # type: ignore[misc]
         if content is not None:
             offered[extension.code] = content
     return offered
@@ -37,29 +39,30 @@ async def received_client_hello(hs: Handshake[Any], version: Version, block: Map
     for extension in hs.settings.extensions:
         if version in extension.versions:
             content = block.get(extension.code)
-            await hs.call(_who(extension), lambda ext=extension, got=content: ext.received_client_hello(got))  # type: ignore[misc]
+            await _call(hs, extension, lambda ext=extension, got=content: ext.received_client_hello(got))  # type: ignore[misc]
 
 
-async def server_hello(hs: Handshake[Any], version: Version, block: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Server: answers to what the client offered in `block`."""
+async def server_hello(
+    hs: Handshake[Any], version: Version, block: Mapping[int, bytes], *, encrypted: bool = False
+) -> dict[int, bytes]:
+    """Server: answers to what the client offered in `block`, those for ServerHello or the `encrypted` ones."""
     answers: dict[int, bytes] = {}
     for extension in hs.settings.extensions:
-        if version in extension.versions and extension.code in block:
-            content = await hs.call(_who(extension), lambda ext=extension: ext.server_hello(version))  # type: ignore[misc]
+        if version in extension.versions and extension.code in block and is_encrypted(extension, version) is encrypted:
+            content = await _call(hs, extension, lambda ext=extension: ext.server_hello(version))  # type: ignore[misc]
             if content is not None:
                 answers[extension.code] = content
     return answers
 
 
-async def received_server_hello(hs: Handshake[Any], version: Version, block: Mapping[int, bytes]) -> None:
-    """Client: show each extension what the server answered."""
+async def received_server_hello(
+    hs: Handshake[Any], version: Version, block: Mapping[int, bytes], *, encrypted: bool = False
+) -> None:
+    """Client: show each extension what the server answered, in ServerHello or `encrypted`."""
     for extension in hs.settings.extensions:
-        if version in extension.versions:
+        if version in extension.versions and is_encrypted(extension, version) is encrypted:
             content = block.get(extension.code)
-            await hs.call(
-                _who(extension),
-                lambda ext=extension, got=content: ext.received_server_hello(version, got),  # type: ignore[misc]
-            )
+            await _call(hs, extension, lambda ext=extension, got=content: ext.received_server_hello(version, got))  # type: ignore[misc]
 
 
 async def psk_input(hs: Handshake[Any], version: Version, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
@@ -67,7 +70,7 @@ async def psk_input(hs: Handshake[Any], version: Version, transcript_hash: Calla
     given: bytes | None = None
     for extension in hs.settings.extensions:
         if version in extension.versions:
-            value = await hs.call(_who(extension), lambda ext=extension: ext.psk_input(transcript_hash, group))  # type: ignore[misc]
+            value = await _call(hs, extension, lambda ext=extension: ext.psk_input(transcript_hash, group))  # type: ignore[misc]
             if value is not None and given is not None:
                 raise UnexpectedMessage("two extensions give the PSK input")
             if value is not None:
@@ -81,7 +84,7 @@ async def peer_credential(hs: Handshake[Any], version: Version) -> PeerCredentia
     """Whom the extensions proved, once the peer's Finished was verified; the first that proved someone counts."""
     for extension in hs.settings.extensions:
         if version in extension.versions:
-            proven: PeerCredential | None = await hs.call(_who(extension), extension.peer_credential)
+            proven: PeerCredential | None = await _call(hs, extension, extension.peer_credential)
             if proven is not None:
                 return proven
     return None

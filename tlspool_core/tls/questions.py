@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 from tlspool_core.tls.seams import CertificateEntry, Credential, PeerCredential, Version
+from tlspool_core.tls.settings import ClientSettings, ServerSettings
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -164,6 +165,22 @@ class ExternalPsk(Question["bytes | None"]):
 
     identity: bytes
     hash_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakFirst(Question[ClientSettings | None]):
+    """An end that does not know its role, before anything else: shall it send a ClientHello now?
+
+    The driver listens for as long as it sees fit, and answers with our settings as a client if nothing has come, or with None if bytes of
+    the other end have come; these may be fed before or after the answer. None is only for an end that `may_serve`.
+    """
+
+    may_serve: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BecomeServer(Question[ServerSettings]):
+    """An end that did not know its role is the server, whether or not it has sent a ClientHello: with which settings?"""
 
 
 @dataclass(frozen=True, slots=True)

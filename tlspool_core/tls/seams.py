@@ -211,6 +211,9 @@ class HandshakeExtension(Protocol):
 
     An extension whose `psk_input` comes of symmetric secrets alone may have an attribute `quantum_safe` that is true: keys and the
     proof by Finished then are facts of that kind. A signature that is verified later says anew what holds of authentication.
+
+    Two more attributes may be there and true. `encrypted`: in TLS 1.3 the answer stands in EncryptedExtensions, where whatever the
+    keys do not depend on belongs; `psk_input` is None then. `quick`: no method waits for anything, so all may run on the event loop.
     """
 
     @property
@@ -226,7 +229,7 @@ class HandshakeExtension(Protocol):
         """Server: content that the client offered, None if it did not."""
 
     def server_hello(self, version: Version) -> bytes | None:
-        """Server: content to answer with (ServerHello in both versions). Only asked if the client offered it."""
+        """Server: content to answer with (ServerHello, unless it is `encrypted`). Only asked if the client offered it."""
 
     def received_server_hello(self, version: Version, content: bytes | None) -> None:
         """Client: the server's answer, None if it gave none."""
@@ -240,3 +243,8 @@ class HandshakeExtension(Protocol):
 
     def peer_credential(self) -> PeerCredential | None:
         """Whom the extension proved, once the peer's Finished has been verified."""
+
+
+def is_encrypted(extension: HandshakeExtension, version: Version) -> bool:
+    """Whether its answer stands in EncryptedExtensions, which TLS 1.2 does not have."""
+    return version > 0x0303 and getattr(extension, "encrypted", False)

@@ -15,7 +15,11 @@ from tlspool_core.tls.tls13 import server as server13
 
 async def accept(hs: Handshake[ServerSettings]) -> Established:
     """ClientHello, then the coroutine of the version."""
-    hello = await hs.read(ClientHello, add=False)
+    return await continue_accept(hs, await hs.read(ClientHello, add=False))
+
+
+async def continue_accept(hs: Handshake[ServerSettings], hello: ClientHello) -> Established:
+    """From a ClientHello (in `hs.raw`, not in the transcript) to the established session."""
     _check_fallback(hs.settings, hello)
     version = _select_version(hs.settings, hello)
     hs.start_version(version)

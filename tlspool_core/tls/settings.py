@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tlspool_core.tls.enums import SYMMETRY
 from tlspool_core.tls.seams import CertificateForm, CipherSuite, HandshakeExtension, KeyExchange, SignatureScheme, Version
 
 TLS12: Version = 0x0303
@@ -71,6 +72,15 @@ class ClientSettings(Settings):
     want_scts: bool = False
     post_handshake_auth: bool = True
     key_share_groups: Sequence[int] = ()  # groups to send a share for at once; empty: the first two kinds, hybrid and X25519
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """Of an end that finds out its role in the handshake; the settings of that role are asked for then (see `peer`)."""
+
+    extension: int = SYMMETRY  # code point, the same at both ends
+    may_serve: bool = True  # False: we can only be the client, but the other end may take itself for one
+    max_certificate_message: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,6 +226,7 @@ async def _encrypted_extensions(hs: Hs, agreed: Agreed) -> None:
     message = await hs.read(EncryptedExtensions)
     hello, settings = agreed.offer.hello, hs.settings
     answers = agreed.table.parse(Place.ENCRYPTED_EXTENSIONS, message.extensions, hello.extensions)
+    await plugin_extensions.received_server_hello(hs, TLS13, message.extensions, encrypted=True)
     alpn = answers.get(Ext.ALPN)
     if alpn is not None and alpn not in settings.alpn:
         raise UnofferedChoice("an application protocol that was not offered")

@@ -187,13 +187,14 @@ async def _hellos(hs: Hs, plan: Plan) -> tuple[EarlySecret, bytes]:
 
 async def _send_flight(hs: Hs, plan: Plan) -> Expecting | None:
     """EncryptedExtensions up to CertificateVerify; returns what the client was asked to show."""
+    answers = await plugin_extensions.server_hello(hs, TLS13, plan.offer.hello.extensions, encrypted=True)
     if plan.key is not None:
-        hs.send(EncryptedExtensions(_encrypted_extensions(hs, plan)))
+        hs.send(EncryptedExtensions(_encrypted_extensions(hs, plan) | answers))
         _note_own_credential(hs, plan)
         return None
     showing = _showing(hs, plan)
     expecting = _expecting(hs, plan)
-    extensions = _encrypted_extensions(hs, plan)
+    extensions = _encrypted_extensions(hs, plan) | answers
     if Ext.SERVER_CERTIFICATE_TYPE in plan.offer.parsed and showing is not None:
         extensions[Ext.SERVER_CERTIFICATE_TYPE] = u8(showing.credential.certificate_type)
     if Ext.CLIENT_CERTIFICATE_TYPE in plan.offer.parsed and expecting is not None:
