@@ -18,5 +18,10 @@ class TestSoftwareKeys(KeyStoreConformance):
         await store.start({}, nobody_asked)
         made = {"ec": ec.generate_private_key(ec.SECP256R1()), "ed": ed25519.Ed25519PrivateKey.generate()}
         keys = {store.add(name, key): public_der(key) for name, key in made.items()}
-        yield StoreUnderTest(store, keys, "software:nothing", {store.add_secret("word", b"Joshua"): b"Joshua"})
+
+        def pull(out: bool) -> None:
+            store.missing = set(keys) if out else set()
+
+        secrets = {store.add_secret("word", b"Joshua"): b"Joshua"}
+        yield StoreUnderTest(store, keys, "software:nothing", secrets, pull)
         await store.stop()

@@ -305,9 +305,9 @@ class Answers:
             return []
         self._own, problems = await self._pool.credentials.usable(entry, role)
         if self._session.key_bound:  # what is ready may have been made ready while its key was there
-            missing = {own: await self._out_of_reach(own.keys) for own in self._own}
-            self._own = [own for own, why in missing.items() if not why]
-            problems += filter(None, missing.values())
+            reasons = [await self._out_of_reach(own.keys) for own in self._own]
+            self._own = [own for own, reason in zip(self._own, reasons, strict=True) if not reason]
+            problems += filter(None, reasons)
         if problems:
             self.hint = problems[0]
         if problems and not self._own:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextvars import Context
 from typing import Protocol
 
 from tlspool_core.interfaces import KeyStore
@@ -81,8 +82,8 @@ class KeyWatch:
                 del self._tasks[store]
         for store, needed in wanted.items():
             if store not in self._tasks:
-                uris = frozenset(needed)
-                self._tasks[store] = (uris, self._loop.create_task(self._watch(store, uris)))
+                uris = frozenset(needed)  # watched in a context of its own: the log is to name no session
+                self._tasks[store] = (uris, self._loop.create_task(self._watch(store, uris), context=Context()))
 
     async def _watch(self, store: KeyStore, uris: frozenset[str]) -> None:
         try:

@@ -283,8 +283,8 @@ class Session:
         if self.wishes.detach:
             self.pool.control.detach(self.request.ctlkey, self.maker)
         self.relay.start()
-        if self.key_bound and self.relay is not None:
-            self.pool.key_watch.add(self, self.keys)
+        if self.relay is not None:
+            self._bind_to_keys()
 
     def _limits(self) -> tuple[float | None, float | None]:
         """For how long a session may be idle, and last: in seconds, by configuration and site rules."""
@@ -292,6 +292,11 @@ class Session:
         if decision.idle_timeout is not None:
             idle = min(idle, decision.idle_timeout) if idle else decision.idle_timeout
         return idle, decision.session_timeout
+
+    def _bind_to_keys(self) -> None:
+        """End with the keys that our proof rests on, if that is wanted."""
+        if self.key_bound:
+            self.pool.key_watch.add(self, self.keys)
 
     def store_sessions(self) -> None:
         """Client: keep what may be resumed."""
@@ -326,7 +331,9 @@ class Session:
         if answers.local is not None:
             self.local = str(answers.local)
             self.own_type = answers.type_of_own(self.connection.own)
+            self.keys |= answers.keys_behind(self.connection)
         if self.relay is not None:
+            self._bind_to_keys()
             self.relay.resume()
 
     def _judged_again(self, answers: Answers, shown: bool) -> None:

@@ -48,6 +48,8 @@ class StoreUnderTest:
     keys: Mapping[str, bytes]  # URI of each private key, and its DER SubjectPublicKeyInfo
     missing: str  # a URI of the right form that names nothing
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    # puts all keys out of reach (True) and back (False), as pulling a token does; None if these never go
+    pull: Callable[[bool], None] | None = None
 
 
 def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -65,6 +67,16 @@ def holds(spki: bytes, scheme: int, content: bytes, signature: bytes) -> bool:
     except TlsError:
         return False
     return True
+
+
+async def _found_again(store: KeyStore, uri: str) -> None:
+    """Wait until a key is back."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(KeyStoreError):
+                await store.find(uri)
+                return
+            await asyncio.sleep(0.1)
 
 
 async def nobody_asked(request: PinRequest) -> str | None:
@@ -203,6 +215,33 @@ class KeyStoreConformance:
             for each in (key, await it.store.find(uri)):
                 scheme = each.signature_schemes[0]
                 assert holds(spki, scheme, b"after", await each.sign(scheme, b"after"))
+
+        self._run(work)
+
+    def test_no_key_departs_by_itself(self) -> None:
+        async def work(it: StoreUnderTest) -> None:
+            leaving = asyncio.ensure_future(it.store.departure([*it.keys]))
+            done, _ = await asyncio.wait((leaving,), timeout=1.5)
+            leaving.cancel()
+            assert not done, leaving.result()
+
+        self._run(work)
+
+    def test_a_departure_is_told_and_the_key_is_not_found_until_it_is_back(self) -> None:
+        async def work(it: StoreUnderTest) -> None:
+            if it.pull is None:
+                return
+            for attempt in (1, 2):
+                uri = next(iter(it.keys))
+                await it.store.find(uri)
+                leaving = asyncio.ensure_future(it.store.departure([uri]))
+                await asyncio.sleep(0.1)
+                it.pull(True)
+                assert set(await asyncio.wait_for(leaving, 30)) == {uri}, attempt
+                with pytest.raises(KeyStoreError):
+                    await it.store.find(uri)
+                it.pull(False)
+                await _found_again(it.store, uri)
 
         self._run(work)
 

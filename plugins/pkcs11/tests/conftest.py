@@ -123,6 +123,14 @@ class Hsm:
         if filled:
             self.run(sys.executable, str(Path(__file__).with_name("fill_token.py")), SOFTHSM, label, PIN)
 
+    def pull(self, out: bool) -> None:
+        """Take the tokens out of reach of libraries that are loaded, or put them back."""
+        away = self.directory / "away"
+        away.mkdir(exist_ok=True)
+        source, target = (self.tokens, away) if out else (away, self.tokens)
+        for token in [*source.iterdir()]:
+            token.rename(target / token.name)
+
     def module(self, **more: Any) -> dict[str, Any]:
         row = {"path": SOFTHSM, "name": "soft", "environment": {"SOFTHSM2_CONF": str(self.config)}, "pin_file": str(self.pin_file)}
         return {key: value for key, value in (row | more).items() if value is not None}

@@ -36,7 +36,7 @@ class TestSoftHsm(KeyStoreConformance):
     async def opened(self) -> AsyncIterator[StoreUnderTest]:
         async with self.hsm.store() as store:
             secrets = {"pkcs11:token=Web;object=password;type=data": b"Joshua"}
-            yield StoreUnderTest(store, await keys_of(store), "pkcs11:token=Web;object=nothing", secrets)
+            yield StoreUnderTest(store, await keys_of(store), "pkcs11:token=Web;object=nothing", secrets, self.hsm.pull)
 
 
 NSS = next((str(path) for path in Path("/usr/lib").glob("*/libsoftokn3.so")), "")

@@ -74,6 +74,7 @@ class WorkerClient:
         self.settings = settings
         self.gone = ""  # why it serves no more
         self.tokens: tuple[wire.TokenRecord, ...] = ()
+        self.looked_at = float("-inf")  # when the tokens were listed
         self.logged_in: set[int] = set()
         self.objects: dict[int, tuple[wire.ObjectRecord, ...]] = {}
         self.info: wire.Loaded | None = None

@@ -38,6 +38,7 @@ TYPES = {
 }
 Place = tuple[Module, WorkerClient, wire.TokenRecord]
 
+NOT_THERE = "no token that it describes is there"
 _TOKEN_ATTRIBUTES = ("token", "manufacturer", "serial", "model", "slot_manufacturer", "slot_description", "slot_id")
 
 
@@ -157,15 +158,20 @@ class Lookup:
         down = [module for module in suitable if not module.present]
         problems: list[str] = [] if suitable else ["no configured module is the one that it describes"]
         described = False
-        for group, get in ((up, Module.worker), (down, Module.worker), (suitable, Module.look_again)):
+        for group, get in ((up, Module.glance), (down, Module.worker), (suitable, Module.look_again)):
             places = [] if described and get is Module.look_again else await _places(uri, group, get, problems)
             described = described or bool(places)
             found = await self._found(uri, places, classes, problems)
             if found:
                 return found, problems
         if not described and not problems:
-            problems.append("no token that it describes is there")
+            problems.append(NOT_THERE)
         return [], list(dict.fromkeys(problems))
+
+    async def there(self, uri: Pkcs11Uri, modules: Sequence[Module]) -> bool:
+        """Whether a token that the URI describes is in a module now, as far as can be told without a fresh worker."""
+        suitable = [module for module in modules if fits_module(uri, module)]
+        return bool(await _places(uri, suitable, Module.glance, []))
 
     async def _found(self, uri: Pkcs11Uri, places: Sequence[Place], classes: Sequence[int], problems: list[str]) -> list[Found]:
         human = len(places) == 1 or any(getattr(uri, name) is not None for name in _TOKEN_ATTRIBUTES)

@@ -10,6 +10,9 @@ the tokens; the old one then answers what it has been asked, and ends.
 Several losses in a short time mean that replacing does not help.  The next start then waits, twice as long each time; whoever
 needs a key of this module meanwhile is told so at once, since a handshake has no time to wait.  Other modules are not
 concerned.
+
+A library that is asked for its tokens tells of one that was pulled, though maybe not of one that came.  `glance` asks it, and
+believes the answer for a moment.
 """
 
 from __future__ import annotations
@@ -21,7 +24,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from tlspool_core.api import KeyStoreError
+from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
+from tlspool_pkcs11.faults import Cure
+from tlspool_pkcs11.login import token_key
 from tlspool_pkcs11.settings import ModuleSettings
 
 log = logging.getLogger("tlspool.pkcs11")
@@ -41,8 +47,10 @@ _START_PATIENCE: Final = 5.0
 class Module:
     """A configured module and its present worker."""
 
-    # seconds between attempts to find a token that is not there
-    look_interval = 5.0
+    # seconds between fresh workers that look for a token that is not there
+    look_interval = 2.0
+    # seconds for which it is believed that the tokens are still there
+    glance_interval = 0.5
 
     def __init__(self, settings: ModuleSettings) -> None:
         self.settings = settings
@@ -99,10 +107,36 @@ class Module:
         self._losses = 0
         await self._fresh()
 
+    async def glance(self) -> WorkerClient:
+        """A worker whose tokens are there now, or were a moment ago. Raises KeyStoreError.
+
+        If one has gone, a fresh worker serves the others: handles of a token that was pulled, and maybe is back, are not to be trusted.
+        """
+        worker = await self.worker()
+        now = asyncio.get_running_loop().time()
+        if now - worker.looked_at < self.glance_interval:
+            return worker
+        worker.looked_at = now
+        try:
+            tokens = (await worker.call(wire.ListTokens(), wire.Tokens)).tokens
+        except WorkerGone as error:
+            return await self.replace(worker, str(error))
+        except TokenFault as fault:
+            if fault.cure is Cure.FRESH_WORKER:
+                return await self.replace(worker, str(fault))
+            raise KeyStoreError(f"module {self.name}: {fault}; {fault.remedy}") from None
+        remaining = {token_key(token) for token in tokens}
+        gone = [token.label for token in worker.tokens if token_key(token) not in remaining]
+        worker.tokens = tokens
+        if not gone:
+            return worker
+        log.warning("module %s: no longer there: %s", self.name, ", ".join(gone))
+        return await self._fresh() if worker is self._current else await self.worker()
+
     async def look_again(self) -> WorkerClient:
         """A worker that knows of tokens which came lately; a new one, if the present one is not very new itself. Raises KeyStoreError."""
         if asyncio.get_running_loop().time() - self._started_at < self.look_interval:
-            return await self.worker()
+            return await self.glance()
         return await self._fresh()
 
     def _note_loss(self, why: str) -> None:

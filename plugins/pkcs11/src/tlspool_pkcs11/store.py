@@ -11,7 +11,7 @@ in threads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tlspool_core.api import Key, KeyInfo, KeyStore, KeyStoreError, PinRequest
@@ -23,7 +23,7 @@ from tlspool_pkcs11.inventory import token_inventory
 from tlspool_pkcs11.key import Pkcs11Key
 from tlspool_pkcs11.library import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_SECRET_KEY
 from tlspool_pkcs11.login import PinKeeper
-from tlspool_pkcs11.lookup import Found, Lookup, token_uri
+from tlspool_pkcs11.lookup import NOT_THERE, Found, Lookup, token_uri
 from tlspool_pkcs11.module import Module, log
 from tlspool_pkcs11.uri import InvalidUri, Pkcs11Uri, parse_uri
 
@@ -74,6 +74,15 @@ class Pkcs11Store(KeyStore):
         """ECDH inside the token: shared secret with a public key, DER SubjectPublicKeyInfo. Raises KeyStoreError."""
         return await (await self._key(uri)).agree(peer_public)
 
+    async def departure(self, uris: Collection[str]) -> Collection[str]:
+        """Wait until the tokens of some of these keys have been pulled, or their modules are lost; the URIs of these keys."""
+        wanted = {uri: _parsed(uri) for uri in uris}
+        while True:
+            gone = {uri for uri, parsed in wanted.items() if not await self._ready.there(parsed, self._modules)}
+            if gone:
+                return gone
+            await asyncio.sleep(Module.glance_interval)
+
     async def _key(self, uri: str) -> Pkcs11Key:
         lookup = self._ready
         wanted = _parsed(uri)
@@ -115,6 +124,8 @@ class Pkcs11Store(KeyStore):
             return found[0]
         if found:
             raise KeyStoreError(f"{wanted} names {len(found)} objects; say which: " + ", ".join(str(each.uri) for each in found))
+        if wanted.token is not None and problems == [NOT_THERE]:
+            raise KeyStoreError(f"token {wanted.token!r} is not there, plug it in ({wanted}: {NOT_THERE})")
         raise KeyStoreError(f"{wanted} names no {what}: " + ("; ".join(problems) or "the token holds none that it describes"))
 
     async def list(self) -> Sequence[KeyInfo]:
