@@ -409,6 +409,13 @@ class CredentialType(ABC):
         """Text for INFO queries: "subject", "issuer", "subjectaltname"; None: this type has no such thing."""
         return None
 
+    def encoded(self, side: Credential | PeerCredential, field: str) -> Sequence[bytes]:
+        """The same fields in the credential's own encoding, such as DER: one value, or each of the alternative names.
+
+        What applications that know the encoding are told and compare with; empty: there is none beside the text.
+        """
+        return ()
+
     def end_point_binding(self, side: Credential | PeerCredential) -> bytes | None:
         """tls-server-end-point (RFC 5929 section 4.1) for the server's credential, None if undefined."""
         return None

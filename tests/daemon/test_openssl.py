@@ -322,6 +322,11 @@ def test_a_client_is_asked_later_who_it_is(world: World) -> None:
         assert server.remoteid == CLIENT
         assert server.check(InfoKind.PEERCERT_SUBJECTALTNAME, CLIENT.encode())
         assert not server.check(InfoKind.PEERCERT_SUBJECTALTNAME, b"mary@example.com")
+        assert server.check(InfoKind.PEERCERT_SUBJECTALTNAME, b"\x81" + bytes([len(CLIENT)]) + CLIENT.encode()), "a GeneralName"
+        assert not server.check(InfoKind.PEERCERT_SUBJECTALTNAME, b"\x82" + bytes([len(CLIENT)]) + CLIENT.encode()), "no host"
+        assert server.info(InfoKind.PEERCERT_SUBJECT) == b"\x30\x00", "the DER of a name without parts"
+        assert server.info(InfoKind.PEERCERT_ISSUER) == world.ca.subject.public_bytes()
+        assert server.text(InfoKind.PEERCERT_ISSUER_TEXT) == client.text(InfoKind.MYCERT_ISSUER_TEXT) == "CN=Test CA"
         assert client.check(InfoKind.MYCERT_SUBJECTALTNAME, CLIENT.encode())
         assert server.export("EXPERIMENTAL") == before
         client.renegotiate()  # a client changes keys, and asks nobody

@@ -30,7 +30,7 @@ def test_a_server(house: House) -> None:
         assert isinstance(server, Session), server
         assert isinstance(client, Session), client
         assert (server.localid, client.remoteid, server.remoteid) == (SHOP, SHOP, JOHN)
-        assert client.text(InfoKind.PEERCERT_ISSUER) == "CN=Proxy CA"
+        assert client.text(InfoKind.PEERCERT_ISSUER_TEXT) == "CN=Proxy CA"
 
 
 def test_a_server_that_goes_by_the_name_that_is_asked_for(house: House) -> None:

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 An INFO packet without a value is a query, with one a check: the answer to a check repeats the value if it is right, so that an
 application can compare what it must not see in full (a list of alternative names, say).  Certificate fields are the credential
-type's to describe.  Exporter labels are limited to those that IANA lists for the use by applications, plus EXPERIMENTAL ones:
+type's to describe: in its own encoding if it has one, which is what existing applications compare, and as text under kinds of
+our own.  Exporter labels are limited to those that IANA lists for the use by applications, plus EXPERIMENTAL ones:
 labels that TLS itself or the pool uses would hand out secrets of the connection (RFC 5705 section 4).
 """
 
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from tlspool_core.interfaces import CredentialType
 from tlspool_core.tls.groups import GROUPS
+from tlspool_core.tls.seams import Credential, PeerCredential
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import InfoKind
 from tlspool_core.wire.messages import MAX_INFO, Info, Prng, PrngOutput
@@ -58,20 +60,37 @@ EXPORTER_LABELS = frozenset(
 
 _FIELDS = {0: "subject", 1: "issuer", 2: "subjectaltname"}
 _OWN = 0x100
+_MISSING = "This session has no such fact"
 _VERSIONS = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 
 
-def _certificate_field(session: Session, kind: int, checking: bool) -> bytes | None:
-    own = bool((kind - InfoKind.PEERCERT_SUBJECT) & _OWN)
-    field = _FIELDS[(kind - InfoKind.PEERCERT_SUBJECT) & ~_OWN]
-    if field == "subjectaltname" and not checking:
+def _certificate_fact(session: Session, request: Info) -> Info:
+    """Answer an INFO about one side's credential, in the credential's encoding or, where it has none, as text."""
+    own = bool((request.kind - InfoKind.PEERCERT_SUBJECT) & _OWN)
+    field = _FIELDS[(request.kind - InfoKind.PEERCERT_SUBJECT) & ~_OWN]
+    if field == "subjectaltname" and request.value is None:
         raise WireError(ErrorCode.INFO_NOT_FOUND, "Alternative names can be checked, not listed: send the name to check")
-    side = session.connection.own if own else session.connection.peer
-    described_by: CredentialType | None = session.own_type if own else session.peer_type
+    side, described_by = _credential(session, own)
     if side is None or described_by is None:
-        return None
-    text = described_by.describe(side, field)
-    return None if text is None else text.encode()
+        raise WireError(ErrorCode.INFO_NOT_FOUND, _MISSING)
+    encoded = described_by.encoded(side, field)
+    text = (described_by.describe(side, field) or "").encode()
+    if request.value is None:
+        return _told(request, encoded[0] if encoded else text or None)
+    texts = _alternatives(text) if field == "subjectaltname" else {text} - {b""}
+    return _checked(request, request.value in encoded or request.value in texts)
+
+
+def _credential(session: Session, own: bool) -> tuple[Credential | PeerCredential | None, CredentialType | None]:
+    return (session.connection.own, session.own_type) if own else (session.connection.peer, session.peer_type)
+
+
+def _description(own: bool, field: str) -> Callable[[Session], bytes | None]:
+    def describe(session: Session) -> bytes | None:
+        side, described_by = _credential(session, own)
+        return None if side is None or described_by is None else _text(described_by.describe(side, field))
+
+    return describe
 
 
 def _text(text: str | None) -> bytes | None:
@@ -83,6 +102,10 @@ def _group(code: int) -> bytes | None:
 
 
 _FACTS: Mapping[int, Callable[[Session], bytes | None]] = {
+    InfoKind.PEERCERT_SUBJECT_TEXT: _description(False, "subject"),
+    InfoKind.PEERCERT_ISSUER_TEXT: _description(False, "issuer"),
+    InfoKind.MYCERT_SUBJECT_TEXT: _description(True, "subject"),
+    InfoKind.MYCERT_ISSUER_TEXT: _description(True, "issuer"),
     InfoKind.TLS_UNIQUE: lambda session: session.connection.channel_binding("tls-unique"),
     InfoKind.TLS_SERVER_END_POINT: lambda session: session.end_point_binding(),
     InfoKind.TLS_EXPORTER: lambda session: session.connection.channel_binding("tls-exporter"),
@@ -97,35 +120,36 @@ _FACTS: Mapping[int, Callable[[Session], bytes | None]] = {
 }
 
 
-def _alternative(described: bytes, asked: bytes) -> bool:
-    """Whether one of the names, separated by commas or lines, is the one asked for (without its kind, if it is given without)."""
+def _alternatives(described: bytes) -> set[bytes]:
+    """The names, which are separated by commas or lines, each with its kind and without."""
     names = {name.strip() for name in described.replace(b"\n", b",").split(b",")}
-    return asked in names or any(name.partition(b":")[2] == asked for name in names)
+    return (names | {name.partition(b":")[2] for name in names}) - {b""}
 
 
 def info(session: Session, request: Info) -> Info:
     """Answer one INFO. Raises WireError."""
-    kind = request.kind
-    checking = request.value is not None
-    if (kind - InfoKind.PEERCERT_SUBJECT) & ~_OWN in _FIELDS:
-        found = _certificate_field(session, kind, checking)
-    elif kind in _FACTS:
-        found = _FACTS[kind](session)
-    else:
-        raise WireError(ErrorCode.INFO_KIND_UNKNOWN, f"The TLS Pool knows no fact of kind {kind:#x}")
+    if (request.kind - InfoKind.PEERCERT_SUBJECT) & ~_OWN in _FIELDS:
+        return _certificate_fact(session, request)
+    if request.kind not in _FACTS:
+        raise WireError(ErrorCode.INFO_KIND_UNKNOWN, f"The TLS Pool knows no fact of kind {request.kind:#x}")
+    found = _FACTS[request.kind](session)
+    if request.value is None or found is None:
+        return _told(request, found)
+    return _checked(request, hmac.compare_digest(found, request.value))
+
+
+def _told(request: Info, found: bytes | None) -> Info:
     if found is None:
-        raise WireError(ErrorCode.INFO_NOT_FOUND, "This session has no such fact")
-    if request.value is None:
-        if len(found) > MAX_INFO:
-            raise WireError(ErrorCode.INFO_NOT_FOUND, f"The fact has {len(found)} bytes, more than fit; check it against a value")
-        return Info(request.ctlkey, kind, found)
-    if kind in (InfoKind.PEERCERT_SUBJECTALTNAME, InfoKind.MYCERT_SUBJECTALTNAME):
-        right = _alternative(found, request.value)
-    else:
-        right = hmac.compare_digest(found, request.value)
+        raise WireError(ErrorCode.INFO_NOT_FOUND, _MISSING)
+    if len(found) > MAX_INFO:
+        raise WireError(ErrorCode.INFO_NOT_FOUND, f"The fact has {len(found)} bytes, more than fit; check it against a value")
+    return Info(request.ctlkey, request.kind, found)
+
+
+def _checked(request: Info, right: bool) -> Info:
     if not right:
         raise WireError(ErrorCode.INFO_NOT_FOUND, "This session has another value there")
-    return Info(request.ctlkey, kind, request.value)
+    return Info(request.ctlkey, request.kind, request.value)
 
 
 def prng(session: Session, request: Prng) -> PrngOutput:

@@ -241,6 +241,7 @@ class CredentialTypeConformance(ABC):
                 tested.type.identities(peer)
                 for field_name in ("subject", "issuer", "subjectaltname"):
                     assert isinstance(tested.type.describe(peer, field_name), str | None)
+                    assert all(isinstance(value, bytes) for value in tested.type.encoded(peer, field_name))
 
     def test_certificate_message_of_tls12(self) -> None:
         """The form reads what it builds, refuses what is cut or lengthened, and fails by TlsError only."""

@@ -94,8 +94,15 @@ class LidentryFlags(IntFlag):
 
 
 class InfoKind(IntEnum):
-    """The `kind` of INFO. Text facts are UTF-8 without NUL; channel bindings are raw."""
+    """The `kind` of INFO. Text facts are UTF-8 without NUL; channel bindings are raw.
 
+    Subject, issuer and alternative names are as the credential encodes them, if it does: DER, for a certificate.
+    """
+
+    PEERCERT_SUBJECT_TEXT = 0x45140000  # RFC 4514
+    PEERCERT_ISSUER_TEXT = 0x45140001
+    MYCERT_SUBJECT_TEXT = 0x45140100
+    MYCERT_ISSUER_TEXT = 0x45140101
     PEERCERT_SUBJECT = 0x52800000
     PEERCERT_ISSUER = 0x52800001
     PEERCERT_SUBJECTALTNAME = 0x52800002

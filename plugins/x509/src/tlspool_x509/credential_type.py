@@ -30,7 +30,7 @@ from tlspool_x509.certificates import utc_now
 from tlspool_x509.issuing import Issuing, read_issuers
 from tlspool_x509.keys import public_key_of, strength_of
 from tlspool_x509.local import X509Credential
-from tlspool_x509.names import alternative_names
+from tlspool_x509.names import alternative_names, encoded_names
 from tlspool_x509.peer import CERTIFICATE_TYPE, X509Peer, examine
 from tlspool_x509.predicates import PREDICATES, State
 from tlspool_x509.settings import X509Settings, parse_settings
@@ -140,6 +140,15 @@ class X509Type(CredentialType):
         if field == "issuer":
             return certificate.issuer.rfc4514_string() or None
         return alternative_names(certificate) if field == "subjectaltname" else None
+
+    def encoded(self, side: Credential | PeerCredential, field: str) -> Sequence[bytes]:
+        """The DER of a Name, or of each GeneralName (RFC 5280 sections 4.1.2.4 and 4.2.1.6)."""
+        certificate = _certificate(side)
+        if field == "subject":
+            return (certificate.subject.public_bytes(),)
+        if field == "issuer":
+            return (certificate.issuer.public_bytes(),)
+        return encoded_names(certificate) if field == "subjectaltname" else ()
 
     def end_point_binding(self, side: Credential | PeerCredential) -> bytes | None:
         """RFC 5929 section 4.1: SHA-256 in place of weaker hashes; undefined where the signature has no hash of its own."""

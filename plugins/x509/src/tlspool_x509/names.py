@@ -106,6 +106,20 @@ def alternative_names(certificate: x509.Certificate) -> str | None:
     return ", ".join([*(f"dns:{host}" for host in names.hosts), *(f"email:{mailbox}" for mailbox in names.mailboxes)]) or None
 
 
+def encoded_names(certificate: x509.Certificate) -> tuple[bytes, ...]:
+    """The DER of each GeneralName of subjectAltName; none without the extension."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(_without_header(x509.SubjectAlternativeName([name]).public_bytes()) for name in names)
+
+
+def _without_header(der: bytes) -> bytes:
+    """The content of one DER value with a tag of one byte (X.690 section 8.1.3)."""
+    return der[2 + (der[1] & 0x7F if der[1] & 0x80 else 0) :]
+
+
 def title(certificate: x509.Certificate) -> str:
     """The subject in a few words, for reasons and lists."""
     return _shortened(certificate.subject.rfc4514_string()) or "a certificate without subject name"
