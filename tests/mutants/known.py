@@ -190,7 +190,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _tls(
         "empty records without end", "record",
-        "            if self._empty_run > MAX_EMPTY_RECORDS:", "            if self._empty_run < 0:", RECORD,
+        "        if self._empty_run > MAX_EMPTY_RECORDS:", "        if self._empty_run < 0:", RECORD,
     ),
     _tls(
         "warnings without end", "channel",

@@ -68,9 +68,10 @@ class Channel:
         Raises a TlsError for what is malformed, and AlertReceived for fatal alerts.
         """
         while True:
-            message = self._next_message()
-            if message is not None:
-                return _HANDSHAKE, message
+            if self._partial:
+                message = self._next_message()
+                if message is not None:
+                    return _HANDSHAKE, message
             if self.peer_closed:
                 return None
             record = self.records.next_record()
@@ -101,16 +102,17 @@ class Channel:
 
     def _next_message(self) -> bytes | None:
         partial = self._partial
-        if len(partial) < 4:
+        available = len(partial)
+        if available < 4:
             return None
-        length = int.from_bytes(partial[1:4], "big")
+        length = partial[1] << 16 | partial[2] << 8 | partial[3]
         if length > MAX_MESSAGE:
             self._check_length(partial[0], length)
         end = 4 + length
-        if len(partial) < end:
+        if available < end:
             return None
-        self._partial = bytes(partial[end:])
         self._warnings = 0
+        self._partial = bytes(partial[end:])
         return bytes(partial[:end])
 
     def _check_length(self, handshake_type: int, length: int) -> None:

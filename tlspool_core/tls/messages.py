@@ -12,13 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, Self
+from struct import Struct
+from struct import error as StructError
+from typing import ClassVar, Final, Protocol, Self
 
-from tlspool_core.tls.alerts import DuplicateExtension, DuplicateExtensionInAnswer, TlsError, TruncatedMessage
+from tlspool_core.tls.alerts import DuplicateExtension, DuplicateExtensionInAnswer, InternalError, TlsError, TruncatedMessage
 from tlspool_core.tls.codec import Reader, u8, u16, u16s, vector8, vector16
 from tlspool_core.tls.enums import HandshakeType, name_of
 
 Extensions = dict[int, bytes]
+
+# extension_type and the length of extension_data, RFC 8446 section 4.2
+_EXTENSION: Final = Struct(">HH")
+_head: Final = _EXTENSION.pack
+_read_head: Final = _EXTENSION.unpack_from
 
 # RFC 8446 section 4.1.3: SHA-256 of "HelloRetryRequest"
 HELLO_RETRY_REQUEST_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
@@ -41,7 +48,7 @@ class Message(Protocol):
 
 def frame(handshake_type: int, body: bytes) -> bytes:
     """A handshake message with its header, RFC 8446 section 4."""
-    return bytes((handshake_type,)) + len(body).to_bytes(3, "big") + body
+    return (handshake_type << 24 | len(body)).to_bytes(4, "big") + body
 
 
 def parse_extensions(reader: Reader, duplicate: type[TlsError] = DuplicateExtension) -> Extensions:
@@ -53,8 +60,8 @@ def parse_extensions(reader: Reader, duplicate: type[TlsError] = DuplicateExtens
         body = start + 4
         if body > end:
             raise TruncatedMessage(f"{end - start} bytes left for an extension")
-        code = block[start] << 8 | block[start + 1]
-        start = body + (block[start + 2] << 8 | block[start + 3])
+        code, length = _read_head(block, start)
+        start = body + length
         if start > end:
             raise TruncatedMessage(f"extension {code} is longer than its block")
         if code in found:
@@ -67,7 +74,10 @@ def build_extensions(extensions: Mapping[int, bytes]) -> bytes:
     """The block with its length."""
     if not extensions:
         return b"\0\0"
-    return vector16(b"".join([u16(code) + vector16(content) for code, content in extensions.items()]))
+    try:
+        return vector16(b"".join([_head(code, len(content)) + content for code, content in extensions.items()]))
+    except StructError:
+        raise InternalError("an extension of more than 65,535 bytes") from None
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from struct import Struct
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -44,6 +45,9 @@ EXPLICIT_NONCE_LENGTH: Final = 8
 BLOCK_LENGTH: Final = 16
 MAX_SEQUENCE: Final = 2**64 - 1
 _BYTE: Final = tuple(bytes((value,)) for value in range(256))
+_DATA: Final = 23
+# content type, version, length (RFC 8446 section 5.1)
+_header: Final = Struct(">BHH").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Protection(ABC):
     overhead: int = 0
     # content types are inside, and the header says application_data (TLS 1.3)
     hides_type: bool = False
+    encrypts: bool = True
 
     def __init__(self, update_after: int = MAX_SEQUENCE) -> None:
         self.sequence = 0
@@ -120,16 +125,20 @@ class Protection(ABC):
 
 
 class NullProtection(Protection):
-    """Before the first keys: records in the clear."""
+    """Before the first keys: records in the clear. `version` is that of the next header; the first may differ from the rest."""
 
     __slots__ = ("version",)
+
+    encrypts = False
 
     def __init__(self, version: int = 0x0303) -> None:
         super().__init__()
         self.version = version
 
     def seal(self, content_type: int, fragment: Buffer) -> bytes:
-        return b"".join((_BYTE[content_type], self.version.to_bytes(2, "big"), len(fragment).to_bytes(2, "big"), fragment))
+        header = _header(content_type, self.version, len(fragment))
+        self.version = 0x0303
+        return b"".join((header, fragment))
 
     def open(self, header: bytes, fragment: Buffer) -> tuple[int, bytes]:
         return header[0], bytes(fragment)
@@ -143,8 +152,9 @@ class AeadProtection(Protection):
     overhead = TAG_LENGTH
 
     def __init__(self, kind: CipherKind, key: bytes, iv: bytes) -> None:
-        super().__init__(kind.update_after)
         assert kind.aead is not None and len(key) == kind.key_length
+        self.sequence = 0
+        self.update_after = kind.update_after
         self._make = kind.aead
         self._key = key
         self._aead: Aead | None = None
@@ -180,7 +190,7 @@ class XorNonce13(AeadProtection):
     hides_type = True
 
     def seal(self, content_type: int, fragment: Buffer) -> bytes:
-        header = b"\x17\x03\x03" + (len(fragment) + self.overhead).to_bytes(2, "big")
+        header = _header(_DATA, 0x0303, len(fragment) + self.overhead)
         nonce = (self.iv ^ self.take_sequences()).to_bytes(12, "big")
         return header + self.aead.encrypt(nonce, b"".join((fragment, _BYTE[content_type])), header)
 
@@ -217,7 +227,7 @@ class Explicit12(_Aead12):
     def seal(self, content_type: int, fragment: Buffer) -> bytes:
         associated = self.associated(content_type, len(fragment))
         nonce = (self.iv | self.take_sequences()).to_bytes(12, "big")
-        header = _BYTE[content_type] + b"\x03\x03" + (len(fragment) + self.overhead).to_bytes(2, "big")
+        header = _header(content_type, 0x0303, len(fragment) + self.overhead)
         return b"".join((header, nonce[4:], self.aead.encrypt(nonce, fragment, associated)))
 
     def open(self, header: bytes, fragment: Buffer) -> tuple[int, bytes]:
@@ -236,7 +246,7 @@ class XorNonce12(_Aead12):
     def seal(self, content_type: int, fragment: Buffer) -> bytes:
         associated = self.associated(content_type, len(fragment))
         nonce = (self.iv ^ self.take_sequences()).to_bytes(12, "big")
-        header = _BYTE[content_type] + b"\x03\x03" + (len(fragment) + self.overhead).to_bytes(2, "big")
+        header = _header(content_type, 0x0303, len(fragment) + self.overhead)
         return header + self.aead.encrypt(nonce, fragment, associated)
 
     def open(self, header: bytes, fragment: Buffer) -> tuple[int, bytes]:
@@ -272,7 +282,7 @@ class EncryptThenMac12(Protection):
         body = iv + encryptor.update(bytes(fragment) + _BYTE[padding] * (padding + 1)) + encryptor.finalize()
         tag = self._tag(content_type, body)
         self.take_sequences()
-        return b"".join((_BYTE[content_type], b"\x03\x03", (len(body) + len(tag)).to_bytes(2, "big"), body, tag))
+        return b"".join((_header(content_type, 0x0303, len(body) + len(tag)), body, tag))
 
     def open(self, header: bytes, fragment: Buffer) -> tuple[int, bytes]:
         body, tag = memoryview(fragment)[: -self._mac_length], memoryview(fragment)[-self._mac_length :]

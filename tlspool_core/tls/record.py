@@ -20,6 +20,7 @@ not open, up to a limit, until the first record that does.
 from __future__ import annotations
 
 from enum import Enum
+from struct import Struct
 from typing import Final
 
 from tlspool_core.tls.alerts import (
@@ -49,6 +50,8 @@ _ALERT: Final = int(ContentType.ALERT)
 _DATA: Final = int(ContentType.APPLICATION_DATA)
 _CCS_RECORD: Final = b"\x14\x03\x03\x00\x01\x01"
 _VERSIONS_13: Final = 0x0304
+# content type, version, length (RFC 8446 section 5.1)
+_read_header: Final = Struct(">BBBH").unpack_from
 
 
 class CcsRule(Enum):
@@ -67,6 +70,7 @@ class RecordLayer:
     """
 
     __slots__ = (
+        "_body_limit",
         "_early_data_left",
         "_empty_run",
         "_incoming",
@@ -89,6 +93,7 @@ class RecordLayer:
         self._incoming = bytearray()
         self._outgoing = bytearray()
         self.receive_limit = MAX_PLAINTEXT + 1
+        self._body_limit = MAX_PLAINTEXT
         self._send_limit = MAX_PLAINTEXT + 1
         self._early_data_left = 0
         self._empty_run = 0
@@ -99,6 +104,7 @@ class RecordLayer:
     def set_read_protection(self, protection: Protection) -> None:
         """New keys of the peer, from the next record on."""
         self.read_protection = protection
+        self._body_limit = MAX_PLAINTEXT + (MAX_EXPANSION_13 if protection.hides_type else MAX_EXPANSION_12)
 
     def set_write_protection(self, protection: Protection) -> None:
         """New keys of ours, from the next record on."""
@@ -138,7 +144,10 @@ class RecordLayer:
         while (record := self._cut()) is not None:
             content = self._open(*record)
             if content is not None:
-                self._check_content(*content)
+                if content[1]:
+                    self._empty_run = 0
+                else:
+                    self._count_empty(content[0])
                 return content
         return None
 
@@ -149,34 +158,29 @@ class RecordLayer:
     def _cut(self) -> tuple[bytes, bytes] | None:
         """Header and body of the next complete record."""
         incoming = self._incoming
-        if len(incoming) < HEADER_LENGTH:
+        available = len(incoming)
+        if available < HEADER_LENGTH:
             return None
-        header = bytes(incoming[:HEADER_LENGTH])
-        self._check_header(header)
-        end = HEADER_LENGTH + (header[3] << 8 | header[4])
-        if len(incoming) < end:
+        length = self._check_header(*_read_header(incoming))
+        end = HEADER_LENGTH + length
+        if available < end:
             return None
-        body = bytes(incoming[HEADER_LENGTH:end])
+        header, body = bytes(incoming[:HEADER_LENGTH]), bytes(incoming[HEADER_LENGTH:end])
         del incoming[:end]
         return header, body
 
-    def _check_header(self, header: bytes) -> None:
-        """Refuse what cannot become a record, before its body is waited for."""
-        kind = header[0]
+    def _check_header(self, kind: int, major: int, minor: int, length: int) -> int:
+        """Refuse what cannot become a record, before its body is waited for; returns the length of the body."""
         if not _CCS <= kind <= _DATA:
             raise UnexpectedRecordType(f"content type {kind}")
         # RFC 8446 section 5.1: the version is ignored in TLS 1.3. Before, it tells TLS from other protocols.
-        if self.version != _VERSIONS_13 and (header[1] != 3 or (self.version and header[2] != self.version & 0xFF)):
-            raise ProtocolVersion(f"record version {header[1]}.{header[2]}")
-        if (header[3] << 8 | header[4]) > self._body_limit(kind):
-            raise RecordOverflow(f"a record of {header[3] << 8 | header[4]} bytes")
-
-    def _body_limit(self, kind: int) -> int:
-        if self.read_protection.hides_type or (self._early_data_left and kind == _DATA):
-            return MAX_PLAINTEXT + MAX_EXPANSION_13
-        if isinstance(self.read_protection, NullProtection):
-            return MAX_PLAINTEXT
-        return MAX_PLAINTEXT + MAX_EXPANSION_12
+        if self.version != _VERSIONS_13 and (major != 3 or (self.version and minor != self.version & 0xFF)):
+            raise ProtocolVersion(f"record version {major}.{minor}")
+        if length > self._body_limit and not (
+            kind == _DATA and self._early_data_left and length <= MAX_PLAINTEXT + MAX_EXPANSION_13
+        ):
+            raise RecordOverflow(f"a record of {length} bytes")
+        return length
 
     def _open(self, header: bytes, body: bytes) -> tuple[int, bytes] | None:
         """Content of a record, None if it is one to be dropped."""
@@ -198,7 +202,7 @@ class RecordLayer:
 
     def _open_or_skip(self, header: bytes, body: bytes) -> tuple[int, bytes] | None:
         """The first record that opens ends early data; up to then, those that do not open are dropped."""
-        if not isinstance(self.read_protection, NullProtection):
+        if self.read_protection.encrypts:
             try:
                 content = self.read_protection.open(header, body)
             except BadRecordMac:
@@ -225,23 +229,20 @@ class RecordLayer:
             if not _ALERT <= content[0] <= _DATA:
                 raise UnexpectedRecordType(f"content type {content[0]} in an encrypted record")
             length, limit = body_length - protection.overhead + 1, self.receive_limit
-        elif isinstance(protection, NullProtection):
-            length, limit = len(content[1]), MAX_PLAINTEXT
-        else:
+        elif protection.encrypts:
             length, limit = len(content[1]), min(self.receive_limit, MAX_PLAINTEXT)
+        else:
+            return  # as long as the header said
         if length > limit:
             raise RecordOverflow(f"{length} bytes of plaintext")
 
-    def _check_content(self, kind: int, content: bytes) -> None:
+    def _count_empty(self, kind: int) -> None:
         """Empty records are for application data only, and not without end (RFC 8446 section 5.1 and 5.4)."""
-        if content:
-            self._empty_run = 0
-        elif kind != _DATA:
+        if kind != _DATA:
             raise EmptyRecord(f"content type {kind}")
-        else:
-            self._empty_run += 1
-            if self._empty_run > MAX_EMPTY_RECORDS:
-                raise TooManyEmptyRecords(f"{self._empty_run} in a row")
+        self._empty_run += 1
+        if self._empty_run > MAX_EMPTY_RECORDS:
+            raise TooManyEmptyRecords(f"{self._empty_run} in a row")
 
     # --- writing ---------------------------------------------------------------------------------------------------------------
 
@@ -249,9 +250,9 @@ class RecordLayer:
     def max_fragment(self) -> int:
         """Largest plaintext of one record that we may send now (RFC 8449 section 4)."""
         protection = self.write_protection
-        if isinstance(protection, NullProtection):
-            return MAX_PLAINTEXT
-        return self._send_limit - 1 if protection.hides_type else min(self._send_limit, MAX_PLAINTEXT)
+        if protection.hides_type:
+            return self._send_limit - 1
+        return min(self._send_limit, MAX_PLAINTEXT) if protection.encrypts else MAX_PLAINTEXT
 
     def write(self, content_type: int, data: Buffer) -> None:
         """Queue `data` as one record or, where it is longer than one may be, several. Nothing is sent for no data.
@@ -262,12 +263,10 @@ class RecordLayer:
             self._outgoing += _CCS_RECORD
             return
         step = self.max_fragment
+        protection = self.write_protection
         view = memoryview(data)
         for start in range(0, len(view), step):
-            protection = self.write_protection
             self._outgoing += protection.seal(content_type, view[start : start + step])
-            if isinstance(protection, NullProtection):
-                protection.version = 0x0303
 
     @property
     def has_output(self) -> bool:
