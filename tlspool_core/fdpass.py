@@ -98,9 +98,7 @@ def receive(sock: socket.socket, size: int) -> Received:
 
 def _numbers(body: bytes) -> array.array[int]:
     """The descriptors of one SCM_RIGHTS message; a cut one may end in a part of a number."""
-    numbers = array.array("i")
-    numbers.frombytes(body[: len(body) - len(body) % _INT])
-    return numbers
+    return array.array("i", body[: len(body) - len(body) % _INT])
 
 
 def send(sock: socket.socket, data: bytes, descriptor: int | None = None) -> int:
@@ -121,11 +119,12 @@ def leads_to(descriptor: Descriptor, addresses: Collection[str]) -> bool:
     would never be seen to end, nor would what hangs on it.
     """
     try:
-        looked_at = socket.socket(fileno=descriptor.fileno())
+        # taken for a UNIX socket without asking what it is: any other has a name that is no path, or none
+        looked_at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor.fileno())
     except OSError:
         return False  # no socket at all
     try:
-        return looked_at.family == socket.AF_UNIX and looked_at.getpeername() in addresses
+        return looked_at.getpeername() in addresses
     except OSError:
         return False
     finally:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 import idna
 
@@ -126,8 +127,7 @@ class DoNAI:
 
         `user_case_counts` is the local policy's word on user names; domains never depend on case (RFC 4343).
         """
-        user, domain = _split(text, user_case_counts)
-        return cls(_canonical_domain(domain), user)
+        return _parsed(text, user_case_counts)
 
     def selectors(self, *, for_users: bool = False) -> tuple[str, ...]:
         """Texts of all selectors that cover this identity, from concrete to abstract; the first is the identity itself.
@@ -143,6 +143,13 @@ class DoNAI:
     def of_domain(self) -> DoNAI:
         """The domain on its own."""
         return self if self.user is None else DoNAI(self.domain)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str, case_counts: bool) -> DoNAI:
+    """The identity that a text means: the same few are parsed several times in each session. Raises InvalidIdentity."""
+    user, domain = _split(text, case_counts)
+    return DoNAI(_canonical_domain(domain), user)
 
 
 def _covering(domain: str) -> tuple[str, ...]:

@@ -337,3 +337,62 @@ def test_the_explanation_names_all_findings(context: PeerContext) -> None:
         "demanded: TR&D& of local identity john@example.org, I of the application, which asked for www.example.com; "
         "found: D is unknown (not asked), I holds, R does not hold (revoked), T holds"
     )
+
+
+# --- what is kept -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_the_databases_counts_for_the_next_peer(context: PeerContext) -> None:
+    """One judge for many peers keeps what is demanded, and must not keep it a moment too long."""
+    outcomes = []
+    databases = context.config
+    selector = TrustRecord(remote_key(Selector.parse(".example.com")), "", Role.BOTH, expression="P")
+
+    async def run() -> None:
+        table = PredicateTable(by_letter([Fake("T"), Fake("P", Verdict.FALSE)]), {"toy": Kind()})
+        asked = Judge(table, Guard(), time_limit=5.0)
+
+        async def once() -> None:
+            try:
+                await asked.judge(context, REQUIRED, Kind())
+            except PeerRefused as refusal:
+                outcomes.append(str(refusal).partition(":")[0])
+            else:
+                outcomes.append("accepted")
+
+        await once()
+        await once()
+        with databases.write() as writer:
+            writer.put_trust(selector)
+        await once()
+        with databases.write() as writer:
+            writer.delete_trust(selector.key)
+            writer.put_localid(LocalIdentity(JOHN, expression="0"))
+        await once()
+        with databases.write() as writer:
+            writer.delete_localid(JOHN)
+        await once()
+
+    asyncio.run(run())
+    assert outcomes == ["accepted", "accepted", "policy demands P", "no peer can fulfil the policy 0I&", "accepted"]
+
+
+def test_what_is_kept_has_a_limit(context: PeerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers choose part of what it is kept under: with more of them than are kept, each still gets its own policy."""
+    monkeypatch.setattr("tlspool_core.policy.judge._MAX_KEPT", 3)
+    with context.config.write() as writer:
+        writer.put_trust(TrustRecord(remote_key(Selector.parse("p5.example")), "", Role.BOTH, expression="0"))
+    asked = Judge(PredicateTable(by_letter([Fake("T")]), {"toy": Kind()}), Guard(), time_limit=5.0)
+    outcomes = []
+
+    async def run() -> None:
+        for number in [*range(8), *range(8)]:
+            peer = DoNAI(f"p{number}.example")
+            try:
+                await asked.judge(replace(context, wanted=peer, identities=(peer,)), REQUIRED, Kind())
+            except PeerRefused:
+                outcomes.append(number)
+
+    asyncio.run(run())
+    assert outcomes == [5, 5]
+    assert len(asked._kept) <= 3

@@ -46,11 +46,7 @@ class Expression:
 
     text: str
     nodes: tuple[_Node, ...]
-
-    @property
-    def letters(self) -> frozenset[str]:
-        """All predicates that are mentioned."""
-        return frozenset(node.symbol for node in self.nodes if node.symbol.isalpha())
+    letters: frozenset[str]  # all predicates that are mentioned
 
     def outcome(self, known: Known) -> bool | None:
         """What follows from the values of the letters that are known; None: not decided."""
@@ -153,7 +149,7 @@ def parse_expression(text: str) -> Expression:
         nodes.append(_Node(symbol, operands))
     if len(stack) != 1:
         raise InvalidExpression(f"{text!r}: {len(stack)} expressions stand side by side; join them with & or |")
-    return Expression(text, tuple(nodes))
+    return Expression(text, tuple(nodes), frozenset(node.symbol for node in nodes if node.symbol.isalpha()))
 
 
 def check_expression(text: str) -> str:

@@ -7,6 +7,9 @@ itself at once, then plugins' in the order of their cost; those of equal cost ru
 says which letters can still matter, so that nothing is asked in vain, and the rest is called off once the outcome is known.  There
 is one time limit for all.  A plugin that fails, is missing, or is too late establishes nothing; what is unknown counts as false.
 
+What is demanded follows from the setting of a session and from the databases, so it is kept as long as these do not change.  What a
+finding says is never kept.
+
 A refusal is an exception (`PeerRefused`), never a value that someone might forget to look at.
 """
 
@@ -29,6 +32,7 @@ __all__ = ["Judge", "Judgement", "PeerRefused", "claimed_identity"]
 
 log = logging.getLogger("tlspool.policy")
 
+_MAX_KEPT = 1024  # settings; a peer chooses part of them
 MAX_REASON = 110  # characters; the socket protocol has room for 127 with what stands before it
 
 
@@ -77,6 +81,8 @@ class Judge:
         self._time_limit = time_limit
         self._default = default
         self._services = services or {}
+        self._generation: int | None = None
+        self._kept: dict[Setting, tuple[Sequence[Demand], Expression]] = {}
 
     async def judge(self, context: PeerContext, mode: RemoteIdentity, kind: CredentialType | None = None) -> Judgement:
         """Judge the peer of one handshake; `kind` is the type of what it showed. Raises PeerRefused."""
@@ -86,8 +92,7 @@ class Judge:
             context = replace(context, credential_type=kind.name)
         identity, _ = proven_identity(context)
         try:
-            demands = self._demands(context, mode, kind, identity)
-            expression = combined(demands)
+            demands, expression = self._policy(context, mode, kind, identity)
         except (ConfigError, InvalidExpression) as error:
             raise PeerRefused("the policy for this session cannot be read", str(error)) from error
         except Exception as error:
@@ -112,9 +117,10 @@ class Judge:
                 log.warning("plugin %s could not do what accepting the peer asks for: %s", plugin, error)
                 raise PeerRefused(f"the plugin {plugin} could not take note of the peer", explanation) from error
 
-    def _demands(
+    def _policy(
         self, context: PeerContext, mode: RemoteIdentity, kind: CredentialType | None, identity: DoNAI | None
-    ) -> Sequence[Demand]:
+    ) -> tuple[Sequence[Demand], Expression]:
+        """All demands, apart and as one expression. Raises ConfigError, InvalidExpression, or what a plugin raises."""
         setting = Setting(
             local=context.local_identity,
             remote=context.wanted or identity,
@@ -122,12 +128,21 @@ class Judge:
             mode=mode,
             peer_role=Role.CLIENT if context.offered_role == "client" else Role.SERVER,
             credential_type=context.credential_type if context.peer is not None else "",
-            trust_keys=kind.trust_keys(context.peer) if kind is not None and context.peer is not None else (),
+            trust_keys=tuple(kind.trust_keys(context.peer)) if kind is not None and context.peer is not None else (),
             service=context.service,
             service_expression=self._services.get(context.service, ""),
         )
-        with context.config.read() as reader:
-            return collect(reader, setting, self._default)
+        # before the databases are read: what is kept may be newer than its number, never older
+        generation = context.config.generation()
+        if generation != self._generation or len(self._kept) >= _MAX_KEPT:
+            self._generation = generation
+            self._kept.clear()
+        found = self._kept.get(setting)
+        if found is None:
+            with context.config.read() as reader:
+                demands = collect(reader, setting, self._default)
+            found = self._kept[setting] = (demands, combined(demands))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

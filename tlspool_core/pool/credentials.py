@@ -59,6 +59,7 @@ class Credentials:
         self._identities: dict[DoNAI, LocalIdentity | None] = {}
         self._ready: dict[LocalCredential, OwnCredential | None] = {}
         self._loading: dict[LocalCredential, asyncio.Task[OwnCredential | None]] = {}
+        self._usable: dict[tuple[DoNAI, Role], list[OwnCredential]] = {}
 
     def forget(self) -> None:
         """Load everything anew: after a reload, or when tokens changed."""
@@ -70,6 +71,7 @@ class Credentials:
             self._generation = generation
             self._identities.clear()
             self._ready.clear()
+            self._usable.clear()
             self._loading = {}
 
     def identity(self, identity: DoNAI) -> LocalIdentity | None:
@@ -85,6 +87,10 @@ class Credentials:
     async def usable(self, local: LocalIdentity, role: Role) -> tuple[list[OwnCredential], list[str]]:
         """Credentials to show in `role`, best first, and why others cannot be had (for log and application)."""
         self._fresh()
+        generation = self._generation
+        kept = self._usable.get((local.identity, role))
+        if kept is not None:
+            return kept.copy(), []
         usable: list[OwnCredential] = []
         problems: list[str] = []
         for credential in self._wanted(local, role):
@@ -96,6 +102,8 @@ class Credentials:
                 continue
             if ready is not None and ready.roles & role:
                 usable.append(ready)
+        if not problems and generation == self._generation and self._identities.get(local.identity) is local:
+            self._usable[local.identity, role] = usable.copy()
         return usable, problems
 
     def _wanted(self, local: LocalIdentity, role: Role) -> Iterable[LocalCredential]:
