@@ -92,7 +92,7 @@ class PinRequest:
         self.model = message.token_model
         self.serial = message.token_serial
         self.label = message.token_label
-        self.prompt = message.prompt
+        self.prompt = message.prompt.removesuffix(": ")
         self.attempt = message.attempt  # 0 for the first; more than that: the PIN before was wrong
         self.deadline = time.monotonic() + message.timeout / 1_000_000 if message.timeout else None
 

@@ -159,7 +159,7 @@ class Desks:
         """What key stores call for the PIN of a token; None if nobody gives it."""
         question = PinEntry(
             attempt=max(0, request.attempt - 1),
-            prompt=clip(request.prompt or f"PIN of token {request.label}"),
+            prompt=clip(request.prompt or f"PIN of token {request.label}", 126) + ": ",  # existing programs show it as it is
             token_manufacturer=clip(request.manufacturer, 36),
             token_model=clip(request.model, 20),
             token_serial=clip(request.serial, 20),
