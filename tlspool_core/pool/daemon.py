@@ -36,6 +36,7 @@ from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.mesh import Mesh
 from tlspool_core.pool.plugins import PluginSet
+from tlspool_core.pool.readiness import event_loop
 from tlspool_core.pool.status import StatusServer
 from tlspool_core.pool.supervisor import Supervisor
 from tlspool_core.pool.tickets import Seed
@@ -250,10 +251,16 @@ def serve(path: Path | None) -> int:
     try:
         privileges.drop(config.user, config.group)
         privileges.harden()
-        asyncio.run(Daemon(path, config, opened, plugins).run())
+        _run(Daemon(path, config, opened, plugins))
     finally:
         opened.close()
     return 0
+
+
+def _run(daemon: Daemon) -> None:
+    """Raises what `Daemon.run` raises."""
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        runner.run(daemon.run())
 
 
 def _supervise(path: Path | None, config: PoolConfig) -> int:
@@ -266,7 +273,7 @@ def _supervise(path: Path | None, config: PoolConfig) -> int:
 
         def work(number: int, link: socket.socket) -> None:
             place = Place(number, link, seed)
-            asyncio.run(Daemon(path, config, opened, PluginSet(config), place).run())
+            _run(Daemon(path, config, opened, PluginSet(config), place))
 
         return Supervisor(config.workers, [*opened.pool, *opened.status], work).run()
     finally:
