@@ -20,6 +20,7 @@ from typing import Self
 
 MAX_DESCRIPTORS = 4  # with one read; one is allowed, the rest is there to be noticed
 _INT = array.array("i").itemsize
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
 
 
@@ -87,13 +88,11 @@ class Received:
 def receive(sock: socket.socket, size: int) -> Received:
     """Read up to `size` bytes and the descriptors that come along. Raises what `recvmsg` raises, BlockingIOError included."""
     data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-    descriptors = tuple(
-        Descriptor(fd)
-        for level, kind, body in ancillary
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
-        for fd in _numbers(body)
-    )
-    return Received(data, descriptors, bool(flags & socket.MSG_CTRUNC))
+    descriptors: list[Descriptor] = []
+    for level, kind, body in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors += map(Descriptor, _numbers(body))
+    return Received(data, tuple(descriptors), bool(flags & _TRUNCATED))
 
 
 def _numbers(body: bytes) -> array.array[int]:

@@ -244,11 +244,12 @@ def adopt(descriptor: Descriptor) -> socket.socket:
     except OSError:
         raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a connected stream socket") from None
     try:
-        if owned.type != socket.SOCK_STREAM:
+        # the kernel's number costs less than the socket module's enumeration
+        if owned.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
             raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a stream socket")
-        owned.getpeername()
+        peer = owned.getpeername()
         owned.setblocking(False)
-        if owned.family != socket.AF_UNIX:
+        if isinstance(peer, tuple):  # which those of UNIX sockets are not
             # records are whole when they are sent; waiting for more would delay the last one of a burst
             owned.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError:

@@ -94,14 +94,18 @@ class SocketEnd(End):
     def end_writing(self) -> None:
         if self.can_write:
             self.can_write = False
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
+            self._shut(socket.SHUT_WR)
 
     def end_reading(self) -> None:
         if self.can_read:
             self.can_read = False
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RD)
+            self._shut(socket.SHUT_RD)
+
+    def _shut(self, half: int) -> None:
+        try:
+            self._socket.shutdown(half)
+        except OSError:
+            return  # the other side has ended the whole of it before
 
     def space(self) -> int:
         memory = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMORY.size)
@@ -177,14 +181,15 @@ class FileEnd(PipeEnd):
 
 def enlarge_buffers(connected: socket.socket) -> None:
     """Ask for large kernel buffers; the kernel gives what its limits allow."""
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        with contextlib.suppress(OSError):
-            connected.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+    with contextlib.suppress(OSError):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
 
 
 def cipher_end(connected: socket.socket) -> SocketEnd:
     """The end that carries TLS: a stream socket, which becomes the relay's."""
-    if connected.family in (socket.AF_INET, socket.AF_INET6):
+    # the kernel's number costs less than the socket module's enumeration, here and below
+    if connected.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -196,15 +201,16 @@ def cipher_end(connected: socket.socket) -> SocketEnd:
 def plain_end(plain: Descriptor | socket.socket) -> End:
     """The end that carries plaintext, which becomes the relay's. Raises OSError, and closes, if its kind is of no use."""
     if isinstance(plain, Descriptor):
-        if not stat.S_ISSOCK(os.fstat(plain.fileno()).st_mode):
-            regular = stat.S_ISREG(os.fstat(plain.fileno()).st_mode)
-            return (FileEnd if regular else PipeEnd)(plain.take())
+        mode = os.fstat(plain.fileno()).st_mode
+        if not stat.S_ISSOCK(mode):
+            return (FileEnd if stat.S_ISREG(mode) else PipeEnd)(plain.take())
         plain = plain.socket()
-    if plain.type not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+    kind = plain.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    if kind not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         plain.close()
         raise OSError(errno.EPROTOTYPE, "plaintext of TLS needs a stream, a sequence of packets, a pipe or a file")
     if plain.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         plain.close()
         raise OSError(errno.ENOTCONN, "a listening socket carries no plaintext")
     enlarge_buffers(plain)
-    return (SocketEnd if plain.type == socket.SOCK_STREAM else MessageEnd)(plain)
+    return (SocketEnd if kind == socket.SOCK_STREAM else MessageEnd)(plain)

@@ -221,6 +221,8 @@ class PoolSide(Generic[F]):
     def _supersede(self, reqid: int) -> list[Refused]:
         """Give up older requests under this number whose callback was never answered."""
         stale = [callback for callback in self._pending.values() if callback.exchange.reqid == reqid]
+        if not stale:
+            return []
         for callback in stale:
             self._remember(callback)
             callback.exchange.superseded = True
