@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for helpers
 sys.path.insert(0, str(Path(__file__).parent.parent / "daemon"))  # for the pool under test
 
 from conftest import DaemonProcess, eventually  # type: ignore[attr-defined]
@@ -42,7 +43,8 @@ class Tool:
     def __init__(self, log: Path, world: World, *arguments: str, **more: Any) -> None:
         self.log = log
         environment = os.environ | {"TLSPOOL_SOCKET": str(world.daemon.path), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-        self.arguments = [sys.executable, "-c", "from tlspool_core.cli import main; main()", *arguments]
+        program = more.pop("program", "from tlspool_core.cli import main; main()")
+        self.arguments = [sys.executable, "-c", program, *arguments]
         with log.open("wb") as errors:
             self.process = subprocess.Popen(self.arguments, env=environment | more.pop("env", {}), **({"stderr": errors} | more))
 

@@ -13,8 +13,8 @@ import pytest
 from test_openssl import SERVER, World
 
 from tests.tools.conftest import Tool, free_port, s_client
+from tlspool_core.client import proxy_header
 from tlspool_core.interfaces import Role
-from tlspool_core.tools import proxy_header
 from tlspool_core.tools.tunnel import PROTOCOLS
 
 GREETINGS = {"smtp": b"220-hello\r\n220 backend\r\n", "imap": b"* OK backend\r\n", "pop3": b"+OK backend\r\n"}

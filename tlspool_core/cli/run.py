@@ -11,15 +11,10 @@ from typing import Any
 
 import click
 
-from tlspool_core.client import PoolError, StartTlsFlags
+from tlspool_core.client import PoolError
+from tlspool_core.client.options import REMOTE_IDENTITY
 from tlspool_core.tools import inetd
 from tlspool_core.tools.endpoints import Endpoint, EndpointError, listen
-
-REMOTE_IDENTITY = {
-    "required": StartTlsFlags.NONE,
-    "requested": StartTlsFlags.REQUEST_REMOTEID,
-    "ignored": StartTlsFlags.IGNORE_REMOTEID,
-}
 
 
 def until_signal(work: Coroutine[Any, Any, Any]) -> int:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from tlspool_core.cli.run import REMOTE_IDENTITY, until_signal
+from tlspool_core.cli.run import until_signal
+from tlspool_core.client.options import REMOTE_IDENTITY
 from tlspool_core.pool.config import ConfigurationError
 from tlspool_core.pool.tomlfile import Table, TomlFile
 from tlspool_core.tools.endpoints import Endpoint, EndpointError

@@ -27,6 +27,13 @@ CLIENT: Final = StartTlsFlags.LOCALROLE_CLIENT | StartTlsFlags.REMOTEROLE_SERVER
 SERVER: Final = StartTlsFlags.LOCALROLE_SERVER | StartTlsFlags.REMOTEROLE_CLIENT
 PEER: Final = StartTlsFlags.LOCALROLE_PEER | StartTlsFlags.REMOTEROLE_PEER
 
+# whether a server's client has to show who it is: words of command lines and files
+REMOTE_IDENTITY: Final = {
+    "required": StartTlsFlags.NONE,
+    "requested": StartTlsFlags.REQUEST_REMOTEID,
+    "ignored": StartTlsFlags.IGNORE_REMOTEID,
+}
+
 ANSWER_TIME: Final = 30.0  # seconds for whatever needs no peer
 HANDSHAKE_TIME: Final = 120.0  # seconds to wait if the pool's own limit applies; the pool's is shorter
 GRACE: Final = 10.0  # seconds beyond a limit that the pool keeps, for it to tell

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tlspool_core.client import aio
-from tlspool_core.tools import proxy_header, starttls_client, starttls_server
+from tlspool_core.client import aio, proxy_header
+from tlspool_core.tools import starttls_client, starttls_server
 from tlspool_core.tools.endpoints import Acceptor, Endpoint, connect, listen, log
 from tlspool_core.wire.flags import StartTlsFlags
 
