@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "connect": ("connect", "connect", "Connect to a TLS server through the pool."),
     "run": ("run", "run", "Run an inetd-style program with TLS around it."),
     "tunnel": ("tunnel", "tunnel", "Put TLS around plaintext services and clients."),
+    "proxy": ("proxy", "proxy", "Be the HTTP proxy that shows a person's credential to sites."),
     "pin": ("pin", "pin", "Answer the pool's questions for PINs."),
     "choose": ("choose", "choose", "Choose whom to be towards remotes."),
     "localid": ("localid", "localid", "Local identities and their credentials."),

@@ -138,6 +138,15 @@ class Table:
     def integer(self, key: str, default: int, minimum: int = 0, maximum: int = 2**31 - 1) -> int:
         return int(self._ranged(key, self._take(key, int, "a whole number"), default, minimum, maximum))
 
+    def integers(self, key: str, default: Sequence[int] = (), minimum: int = 0, maximum: int = 2**31 - 1) -> tuple[int, ...]:
+        value = self._take(key, list, "a list of whole numbers")
+        if value is None:
+            return tuple(default)
+        for element in value:
+            if not isinstance(element, int) or isinstance(element, bool) or not minimum <= element <= maximum:
+                raise self.error(key, f"must be a list of whole numbers between {minimum} and {maximum}, not {value!r}")
+        return tuple(value)
+
     def seconds(self, key: str, default: float, minimum: float = 0.0, maximum: float = 86400.0 * 31) -> float:
         return float(self._ranged(key, self._take(key, (int, float), "a number of seconds"), default, minimum, maximum))
 

@@ -52,14 +52,20 @@ class Endpoint:
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
 
-async def connect(endpoint: Endpoint) -> socket.socket:
-    """A connected socket that does not block. Raises OSError, of which TimeoutError is one."""
+async def connect(endpoint: Endpoint, permitted: Callable[[str], bool] | None = None) -> socket.socket:
+    """A connected socket that does not block. Raises OSError, of which TimeoutError is one.
+
+    Addresses of the host that are not `permitted` are passed over; PermissionError if no other is left.
+    """
     loop = asyncio.get_running_loop()
     if endpoint.path:
         return await _connect_to(socket.AF_UNIX, endpoint.path)
     fault: OSError = OSError(f"{endpoint}: no address")
     async with asyncio.timeout(CONNECT_TIME):
         for family, _, _, _, address in await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM):
+            if permitted is not None and not permitted(address[0]):
+                fault = PermissionError(f"{endpoint}: {address[0]} is not permitted")
+                continue
             try:
                 return await _connect_to(family, address)
             except OSError as error:

@@ -1,0 +1,183 @@
+"""HTTP/1.1 over a socket that does not block: h11 knows the grammar, this knows how to wait, and for how long.
+
+Theory of operation
+-------------------
+A request is parsed, and what goes on is built anew from what was understood: no byte of a head is passed on as it came, so client,
+proxy and site cannot understand it differently (request smuggling).  What h11 takes and we do not: a message that says its length in
+two ways (RFC 9112 section 6.3), and more fields than anybody needs.
+
+Nothing waits for ever but the body of a response, which may be a stream of events; while we wait for that, `gone` notices a client that
+does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+import h11
+
+from tlspool_core.client.options import HANDSHAKE_TIME
+
+HEAD: Final = 65536  # bytes of a head
+FIELDS: Final = 200  # in a head
+HEAD_TIME: Final = 30.0  # seconds for the head of a request, once it has begun
+KEEP_TIME: Final = 120.0  # seconds until the next request begins
+STALL_TIME: Final = 120.0  # seconds in which some of a request's body has to come, and some of what we send has to go
+ANSWER_TIME: Final = 300.0 + HANDSHAKE_TIME  # seconds for a site to begin its answer
+_CHUNK: Final = 65536
+_LAST: Final = 1.0  # seconds and bytes that are still read from a client that is told to go
+_LAST_BYTES: Final = 1 << 20
+
+Fields = list[tuple[bytes, bytes]]
+Received = h11.Request | h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage | h11.ConnectionClosed
+
+# RFC 9110 section 7.6.1, and what older clients say to proxies
+_HOP_BY_HOP: Final = frozenset(
+    b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length "
+    b"proxy-authenticate proxy-authorization proxy-authentication-info".split()
+)
+
+
+class Gone(OSError):
+    """The other side has hung up."""
+
+
+def values(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """All values of a field that is a list, each in lower case."""
+    found = (value for key, value in fields if key.lower() == name)
+    return [part.strip().lower() for value in found for part in value.split(b",") if part.strip()]
+
+
+def end_to_end(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """The fields that are not for us, without those that say how long the body is."""
+    fields = list(fields)
+    dropped = _HOP_BY_HOP | frozenset(values(fields, b"connection"))
+    return [(name, value) for name, value in fields if name.lower() not in dropped]
+
+
+def framing(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """How long the body is, to be said to the next one. Raises h11.RemoteProtocolError if that is said in two ways."""
+    fields = list(fields)
+    coded, length = values(fields, b"transfer-encoding"), values(fields, b"content-length")
+    if coded and length:
+        raise h11.RemoteProtocolError("both Transfer-Encoding and Content-Length", error_status_hint=400)
+    if coded:
+        return [(b"Transfer-Encoding", b"chunked")]  # h11 takes no other
+    return [(b"Content-Length", length[0])] if length else []
+
+
+class Party:
+    """One end of an HTTP connection: a client of ours, or a site. Does not own the socket."""
+
+    def __init__(self, sock: socket.socket, role: type[h11.CLIENT] | type[h11.SERVER]) -> None:
+        """`role` is ours."""
+        self.sock = sock
+        self.http = h11.Connection(role, max_incomplete_event_size=HEAD)
+        self.heard = False  # something since the last cycle
+
+    async def next(self, limit: float | None) -> Received:
+        """What comes next, when it is whole; `limit` in seconds for each part that arrives.
+
+        Raises h11.RemoteProtocolError, OSError (TimeoutError is one). `ConnectionClosed` is the end in good order.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            event = self.http.next_event()
+            if event is h11.PAUSED:
+                raise h11.RemoteProtocolError("more than was asked for")
+            if event is not h11.NEED_DATA:
+                return self._checked(event)
+            async with asyncio.timeout(limit):
+                data = await loop.sock_recv(self.sock, _CHUNK)
+            self.heard = self.heard or bool(data)
+            self.http.receive_data(data)
+
+    @staticmethod
+    def _checked(event: Received) -> Received:
+        if isinstance(event, h11.Request | h11.InformationalResponse | h11.Response) and len(event.headers) > FIELDS:
+            raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
+        return event
+
+    async def request(self) -> h11.Request | None:
+        """The next request of a client; None if it has none. Raises as `next`."""
+        if not self.http.trailing_data[0]:
+            try:
+                async with asyncio.timeout(KEEP_TIME):
+                    await readable(self.sock)
+            except TimeoutError:
+                return None
+        async with asyncio.timeout(HEAD_TIME):
+            event = await self.next(None)
+        if not isinstance(event, h11.Request):
+            return None
+        framing(event.headers)
+        return event
+
+    async def send(self, event: h11.Event) -> None:
+        """Say something. Raises OSError, and h11.LocalProtocolError for what cannot be said now."""
+        await self.write(self.http.send(event) or b"")
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; some of them have to go within the time. Raises OSError."""
+        loop, view = asyncio.get_running_loop(), memoryview(data)
+        while view:
+            async with asyncio.timeout(STALL_TIME):
+                await loop.sock_sendall(self.sock, view[:_CHUNK])
+            view = view[_CHUNK:]
+
+    async def gone(self) -> None:
+        """Wait until the other side has hung up; data that comes stays where it is. Raises Gone."""
+        await readable(self.sock)
+        with suppress(BlockingIOError):
+            if not self.sock.recv(1, socket.MSG_PEEK):
+                raise Gone("hung up while it was answered")
+        await asyncio.get_running_loop().create_future()  # it has more requests to make, in their time
+
+    @property
+    def silent(self) -> bool:
+        """Nothing came and nothing ended since, as far as can be told without waiting."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN | select.POLLRDHUP)
+        return not poll.poll(0)
+
+    def again(self) -> bool:
+        """Whether the connection can take another request and its response; it is ready for it then."""
+        if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
+            return False
+        self.http.start_next_cycle()
+        self.heard = False
+        return True
+
+    async def skip_body(self) -> None:
+        """Read what is left of a request, if it is not much. Raises OSError, h11.RemoteProtocolError."""
+        skipped = 0
+        async with asyncio.timeout(_LAST):
+            while self.http.their_state is h11.SEND_BODY and skipped < _LAST_BYTES:
+                event = await self.next(None)
+                skipped += len(event.data) if isinstance(event, h11.Data) else 0
+
+    async def farewell(self) -> None:
+        """Let what was said last arrive, although the other side may still be sending: a reset would overtake it."""
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(_LAST):
+                for _ in range(_LAST_BYTES // _CHUNK):
+                    if not await loop.sock_recv(self.sock, _CHUNK):
+                        break
+
+
+async def readable(sock: socket.socket) -> None:
+    """Wait until something can be read, or the other side has ended."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
