@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tlspool_core.fdpass import Descriptor
-from tlspool_core.pool import relay_commons
+from tlspool_core.pool import relay_pace
 from tlspool_core.pool.linger import close_lingering
 from tlspool_core.pool.relay_commons import SMALL_BATCH, commons_of
 from tlspool_core.testing.peers import Answers, answer_all, software_credential
@@ -149,7 +149,7 @@ def test_slow_peer_holds_the_application_back(bench: Any) -> None:
 
 def test_batches_shrink_when_memory_is_short(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit a relay reads no more at a time than it needs for a record, and goes on."""
-    monkeypatch.setattr(relay_commons, "HELD_LIMIT", 0)
+    monkeypatch.setattr(relay_pace, "HELD_LIMIT", 0)
     case = bench.case()
     commons = commons_of(bench.loop)
 

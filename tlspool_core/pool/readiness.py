@@ -14,7 +14,6 @@ later, and never later than after `_PASSES` of them.
 from __future__ import annotations
 
 import asyncio
-import math
 import select
 import selectors
 from collections.abc import Mapping
@@ -86,8 +85,7 @@ class Readiness(selectors.BaseSelector):
         if timeout is None:
             wait = -1.0
         elif timeout > 0:
-            # whole milliseconds, rounded up: a timer must not find that it is too early
-            wait = math.ceil(timeout * 1e3) * 1e-3
+            wait = timeout  # which `poll` rounds up to milliseconds: a timer must not find that it is too early
         elif self._passed < _PASSES:
             self._passed += 1
             return []

@@ -31,7 +31,7 @@ from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool.linger import linger
 from tlspool_core.pool.relay_commons import BATCH, commons_of
 from tlspool_core.pool.relay_ends import cipher_end, plain_end
-from tlspool_core.pool.relay_pace import Pace
+from tlspool_core.pool.relay_pace import STREAM, Pace
 from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE, Watched
 from tlspool_core.tls.bulk import complete_record, open_batch, seal_batch, sealed_capacity
 from tlspool_core.tls.connection import TlsConnection
@@ -157,7 +157,7 @@ class Relay(Watched):
             return False
         self._pace_out.streamed = 0
         pace.took(count)
-        return self._open(kept + count) and self._stays_watched(CIPHER_READ, pace.can_wait(count, room))
+        return self._open(kept + count) and self._stays_watched(CIPHER_READ, pace, count, room)
 
     def _open(self, end: int) -> bool:
         """Open what lies in the shared buffer up to `end`, deliver it, and keep what cannot be opened yet; True if all is quiet."""
@@ -280,7 +280,7 @@ class Relay(Watched):
         if self._connection.has_output:  # under the keys that it was queued with, so before any other record
             self._send(memoryview(self._connection.data_to_send()))
         self._send(out[: seal_batch(records, plain, count, out)])
-        return not self._to_cipher and self._cipher.can_write and self._stays_watched(PLAIN_READ, pace.can_wait(count, room))
+        return not self._to_cipher and self._cipher.can_write and self._stays_watched(PLAIN_READ, pace, count, room)
 
     def _send(self, records: memoryview) -> None:
         """To the peer, behind what waits already."""
@@ -374,9 +374,9 @@ class Relay(Watched):
         self._commons.forget(self)
         self._on_closed(cause, self.octets_in, self.octets_out)
 
-    def _stays_watched(self, bit: int, can_wait: bool) -> bool:
+    def _stays_watched(self, bit: int, pace: Pace, count: int, room: int) -> bool:
         """After a good read: go on at the next tick, or at once while the descriptor is not watched; True if all stays as it is."""
-        if can_wait:
+        if pace.streamed > STREAM and pace.can_wait(count, room):
             if not self._deferred:
                 self._commons.put_off(self)
             self._deferred |= bit

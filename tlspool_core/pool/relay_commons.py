@@ -47,10 +47,6 @@ class Commons:
         self.held = 0
         self._active: OrderedDict[Sharer, None] = OrderedDict()
 
-    def batch(self, wanted: int) -> int:
-        """How many bytes a relay may read now that would like to read `wanted`."""
-        return wanted if self.held < HELD_LIMIT else SMALL_BATCH
-
     def touch(self, relay: Sharer) -> None:
         """The relay is about to work."""
         active = self._active

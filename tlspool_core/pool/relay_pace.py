@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from tlspool_core.pool.relay_commons import BATCH, SMALL_BATCH, Commons
+from tlspool_core.pool.relay_commons import BATCH, HELD_LIMIT, SMALL_BATCH, Commons
 from tlspool_core.pool.relay_ends import End
 
 _FIRST: Final = 64 * 1024
-_STREAM: Final = 1 << 20  # bytes in one direction, without any in the other
+STREAM: Final = 1 << 20  # bytes in one direction, without any in the other
 _LARGE: Final = 128 * 1024  # bytes; so much is read at once gladly
 
 
@@ -37,7 +37,7 @@ class Pace:
 
     def room(self, commons: Commons, into: End) -> int:
         """Bytes to read now, to be written to `into`; 0 and `full` if that should have room first."""
-        window = commons.batch(self._window)
+        window = self._window if commons.held < HELD_LIMIT else SMALL_BATCH
         if window <= _FIRST or not into.can_write:
             return window
         space = into.space()
@@ -62,4 +62,4 @@ class Pace:
 
     def can_wait(self, count: int, room: int) -> bool:
         """A read has just brought `count` bytes, of `room`: better wait a little until more have come."""
-        return self.streamed > _STREAM and count < room and count < _LARGE and 2 * count < self._largest
+        return self.streamed > STREAM and count < room and count < _LARGE and 2 * count < self._largest
