@@ -6,10 +6,11 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
-from test_openssl import CLIENT, SERVER, World
+from test_openssl import CLIENT, SERVER, World, eventually
 
 from tests.tools.conftest import Tool, free_port, s_client
 from tlspool_core.interfaces import Role
@@ -36,7 +37,7 @@ def test_who_must_show_an_identity_and_does_not_starts_nothing(world: World, too
     started = tool("run", "--listen", f"127.0.0.1:{port}", "--", "echo", "secret").reaches(port)
     assert b"secret" not in s_client(world, port, data=b"hello\n").stdout
     assert started.process.poll() is None
-    assert "identity" in started.log.read_text()
+    eventually(lambda: "identity" in started.log.read_text())
 
 
 @pytest.mark.parametrize("status", [0, 7])
@@ -50,6 +51,19 @@ def test_inetd_starts_it(world: World, tool: Callable[..., Tool], status: int) -
         assert session.plaintext.makefile("rb").read() == b"HELLO\n\n"
         assert session.localid == CLIENT
     assert started.process.wait(10) == status
+
+
+def test_the_last_words_arrive_whole(world: World, tool: Callable[..., Tool]) -> None:
+    """The program ends with much still on its way to a slow reader."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        tool("run", "--", sys.executable, "-c", "print('x' * 8_000_000, end='')", stdin=theirs, stdout=theirs)
+    with world.daemon.pool.starttls_client(ours, remoteid=SERVER) as session:
+        size = 0
+        while data := session.plaintext.recv(65536):
+            size += len(data)
+            time.sleep(0.005)
+    assert size == 8_000_000
 
 
 def test_a_failed_handshake_says_nothing_in_clear(world: World, tool: Callable[..., Tool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,9 @@ def web(world: World, tool: Callable[..., Tool], tmp_path: Path) -> Callable[...
         if command[0] == "tlspool":
             return tool(*command[1:]).reaches(*ports)
         run = f"import runpy, sys; sys.path.insert(0, ''); runpy.run_module({command[0]!r}, run_name='__main__')"
-        return tool(*command[1:], program=run, cwd=tmp_path, env={"PYTHONWARNINGS": ""}).reaches(*ports)
+        return tool(*command[1:], program=run, cwd=tmp_path, env={"PYTHONWARNINGS": ""}, good_ends=(0, -signal.SIGTERM)).reaches(
+            *ports
+        )
 
     return start
 

@@ -4,8 +4,8 @@ Theory of operation
 -------------------
 The program is started once for each connection, after the handshake, with the plaintext socket as standard input and output, as
 inetd would start it.  Standard error stays ours.  Who is who stands in the environment; variables of these names that we inherited
-are removed first, so that an absent identity cannot be taken for somebody's.  We stay until the program ends, because sessions end
-with the connection to the pool that set them up.
+are removed first, so that an absent identity cannot be taken for somebody's.  The session outlives our
+connection to the pool (FORK), or what the program said last would be cut off when we end with it; its plaintext socket ends it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,12 @@ async def serve_one(program: Program, sock: socket.socket) -> int:
     """One connection as TLS server; the program's exit status. Raises PoolError, OSError."""
     ends = addresses(sock)
     session = await aio.starttls_server(
-        sock, path=program.path, localid=program.localid, remoteid=program.remoteid, service=program.service, flags=program.flags
+        sock,
+        path=program.path,
+        localid=program.localid,
+        remoteid=program.remoteid,
+        service=program.service,
+        flags=program.flags | StartTlsFlags.FORK,
     )
     return await _run(program, session, ends)
 
@@ -100,7 +105,7 @@ async def call(program: Program, endpoint: Endpoint) -> int:
             localid=program.localid,
             remoteid=program.remoteid or endpoint.host,
             service=program.service,
-            flags=program.flags,
+            flags=program.flags | StartTlsFlags.FORK,
         )
     return await _run(program, session, ends)
 
