@@ -47,6 +47,7 @@ class PoolWorker(ThreadWorker):  # type: ignore[misc] # no type information is p
     """The worker. Set `entrance` in a class of your own to say whom to be and whom to let in."""
 
     entrance: ClassVar[web.Entrance] = web.ByPool()
+    wsgi: Any
 
     def init_process(self) -> None:
         """In the worker's process: start the event loop, then serve."""
