@@ -116,13 +116,13 @@ class TicketKeys:
     def _now_epoch(self) -> int:
         return int(self._clock()) // self._config.rotation
 
-    def _oldest(self) -> int:
-        """The first epoch whose tickets may still live."""
-        return self._now_epoch() - (self._config.lifetime // self._config.rotation + 1)
+    def _oldest(self, now: int) -> int:
+        """The first epoch whose tickets may still live in epoch `now`."""
+        return now - (self._config.lifetime // self._config.rotation + 1)
 
     def _advance(self) -> None:
         """Forget what no living ticket needs."""
-        oldest = self._oldest()
+        oldest = self._oldest(self._now_epoch())
         if self._file is not None:
             self._seed = self._file.advance(self._config.rotation, self._clock(), oldest)
         elif self._seed.epoch < oldest:
@@ -132,7 +132,8 @@ class TicketKeys:
 
     def _key(self, epoch: int) -> AESGCM | None:
         """The key of an epoch from the oldest that counts to the one after now (clocks of hosts differ a little)."""
-        if not self._oldest() <= epoch <= self._now_epoch() + 1:
+        now = self._now_epoch()
+        if not self._oldest(now) <= epoch <= now + 1:
             return None
         if epoch not in self._keys:
             self._advance()

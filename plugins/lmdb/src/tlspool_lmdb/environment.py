@@ -132,7 +132,8 @@ class Environment:
 
     def last_transaction(self) -> int:
         """Number of the last commit by any process."""
-        return int(self._env.info()["last_txnid"])
+        number: int = self._env.info()["last_txnid"]
+        return number
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[lmdb.Transaction]:

@@ -20,7 +20,7 @@ connection ends.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -365,6 +365,13 @@ def _parse_sign(body: bytes) -> Sign:
     return Sign(reference, mechanism, authenticate, parameters, body[at + 4 : end], pin)
 
 
+def _parse_value(body: bytes) -> Value:
+    """`Value` in one go, as it comes with each signature."""
+    if len(body) < _LENGTH.size or len(body) - _LENGTH.size != _LENGTH.unpack_from(body)[0]:
+        raise ProtocolError("Value is longer or shorter than its field")
+    return Value(body[_LENGTH.size :])
+
+
 def parse(body: bytes, kind: type[_M]) -> _M:
     """One message out of exactly the bytes of its body. Raises ProtocolError."""
     reader = _Reader(body)
@@ -377,7 +384,11 @@ def parse(body: bytes, kind: type[_M]) -> _M:
 def _parse_kind(kind: int, body: bytes, direction: dict[int, type[Message]]) -> Message:
     if kind not in direction:
         raise ProtocolError(f"message kind {kind} is unknown in this direction")
-    return _parse_sign(body) if kind == Sign.KIND else parse(body, direction[kind])
+    quick = _QUICK.get(kind)
+    return quick(body) if quick is not None else parse(body, direction[kind])
+
+
+_QUICK: dict[int, Callable[[bytes], Message]] = {Sign.KIND: _parse_sign, Value.KIND: _parse_value}
 
 
 class Frames:
