@@ -77,7 +77,7 @@ class KeyWatch:
         for uri in self._sessions:
             wanted.setdefault(self._store_of(uri), set()).add(uri)
         for store, (uris, task) in list(self._tasks.items()):
-            if wanted.get(store) != uris:
+            if frozenset(wanted.get(store, ())) != uris:
                 task.cancel()
                 del self._tasks[store]
         for store, needed in wanted.items():

@@ -63,7 +63,7 @@ async def connect(endpoint: Endpoint, permitted: Callable[[str], bool] | None = 
     fault: OSError = OSError(f"{endpoint}: no address")
     async with asyncio.timeout(CONNECT_TIME):
         for family, _, _, _, address in await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM):
-            if permitted is not None and not permitted(address[0]):
+            if permitted is not None and not permitted(str(address[0])):
                 fault = PermissionError(f"{endpoint}: {address[0]} is not permitted")
                 continue
             try:

@@ -117,7 +117,7 @@ class Conversation:
 
     async def _show(self, page: pages.Page, request: h11.Request | None) -> bool:
         """A response of our own; whether the connection can go on after it."""
-        if self._client.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        if not self._client.may_answer:
             raise Broken("there is more to say than can be said")
         with suppress(h11.RemoteProtocolError, TimeoutError):
             if self._client.http.their_state is h11.SEND_BODY and not self._client.http.they_are_waiting_for_100_continue:
@@ -126,7 +126,7 @@ class Conversation:
         if request is None or request.method != b"HEAD":
             await self._client.send(h11.Data(data=page.body))
         await self._client.send(h11.EndOfMessage())
-        if self._client.http.their_state is h11.DONE and self._client.http.our_state is h11.DONE:
+        if self._client.done:
             return True
         await self._client.farewell()
         return False

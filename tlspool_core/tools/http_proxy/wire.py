@@ -17,7 +17,7 @@ import select
 import socket
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 import h11
 
@@ -88,10 +88,10 @@ class Party:
         loop = asyncio.get_running_loop()
         while True:
             event = self.http.next_event()
-            if event is h11.PAUSED:
+            if event is h11.PAUSED:  # h11's own signals are types
                 raise h11.RemoteProtocolError("more than was asked for")
-            if event is not h11.NEED_DATA:
-                return self._checked(event)
+            if not isinstance(event, type):
+                return self._checked(cast("Received", event))
             async with asyncio.timeout(limit):
                 data = await loop.sock_recv(self.sock, _CHUNK)
             self.heard = self.heard or bool(data)
@@ -145,9 +145,19 @@ class Party:
         poll.register(self.sock, select.POLLIN | select.POLLRDHUP)
         return not poll.poll(0)
 
+    @property
+    def may_answer(self) -> bool:
+        """Whether a response can begin."""
+        return self.http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+
+    @property
+    def done(self) -> bool:
+        """Request and response have come to their ends, and there may be more."""
+        return self.http.our_state is h11.DONE and self.http.their_state is h11.DONE
+
     def again(self) -> bool:
         """Whether the connection can take another request and its response; it is ready for it then."""
-        if self.http.our_state is not h11.DONE or self.http.their_state is not h11.DONE:
+        if not self.done:
             return False
         self.http.start_next_cycle()
         self.heard = False
@@ -176,7 +186,12 @@ async def readable(sock: socket.socket) -> None:
     """Wait until something can be read, or the other side has ended."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(sock, lambda: ready.done() or ready.set_result(None))
+
+    def is_ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(sock, is_ready)
     try:
         await ready
     finally:
