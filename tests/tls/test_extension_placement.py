@@ -61,7 +61,7 @@ PLACES = {
     "NST": Place.NEW_SESSION_TICKET,
 }
 ALLOWED = {
-    Ext[name.upper()]: {PLACES[place.strip()] for place in places.split(",")}
+    getattr(Ext, name.upper()): {PLACES[place.strip()] for place in places.split(",")}
     for name, places in (line.split(None, 1) for line in RFC_TABLE.strip().splitlines())
 }
 # our table lets these stand in a TLS 1.3 ClientHello without looking at them
@@ -79,8 +79,8 @@ def outcome(place: Place, code: int, content: bytes, offered: bool) -> type[TlsE
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES.keys())
-@pytest.mark.parametrize("code", ALLOWED, ids=lambda code: code.name.lower())
-def test_placement(code: Ext, place: Place) -> None:
+@pytest.mark.parametrize("code", ALLOWED)
+def test_placement(code: int, place: Place) -> None:
     got = {outcome(place, code, malformed, offered=True) for malformed in (b"\x01", b"\xff" * 3)}
     if place in ALLOWED[code]:
         opaque = code in ONLY_TLS12 or code in (Ext.PADDING, Ext.USE_SRTP, Ext.HEARTBEAT) or place is Place.CERTIFICATE_REQUEST

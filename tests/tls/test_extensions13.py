@@ -97,7 +97,7 @@ def stapled(credential: SoftwareCredential, extensions: dict[int, bytes]) -> Sof
 
 
 def test_staples_are_sent_if_wanted(make: Any) -> None:
-    credential = stapled(software_credential(), {int(Ext.SIGNED_CERTIFICATE_TIMESTAMP): SCTS})
+    credential = stapled(software_credential(), {Ext.SIGNED_CERTIFICATE_TIMESTAMP: SCTS})
     theirs = make.answers(credentials=(credential,))
     server = make.server(ocsp_response=lambda own: b"ocsp" if own is credential else None)
     pair = make.established(client=make.client(want_scts=True), server=server, server_answers=theirs)
@@ -113,11 +113,11 @@ def test_staples_are_sent_if_wanted(make: Any) -> None:
 @pytest.mark.parametrize(
     ("extensions", "reason"),
     [
-        ({int(Ext.SIGNED_CERTIFICATE_TIMESTAMP): SCTS}, alerts.UnsolicitedExtension),
-        ({int(Ext.STATUS_REQUEST): b"\2\0\0\1x"}, alerts.IllegalParameter),
-        ({int(Ext.STATUS_REQUEST): b"\1\0\0\0"}, alerts.MalformedExtension),
-        ({int(Ext.ALPN): b"\0\2\1a"}, alerts.UnsolicitedExtension),
-        ({int(Ext.SERVER_NAME): b""}, alerts.MisplacedExtension),
+        ({Ext.SIGNED_CERTIFICATE_TIMESTAMP: SCTS}, alerts.UnsolicitedExtension),
+        ({Ext.STATUS_REQUEST: b"\2\0\0\1x"}, alerts.IllegalParameter),
+        ({Ext.STATUS_REQUEST: b"\1\0\0\0"}, alerts.MalformedExtension),
+        ({Ext.ALPN: b"\0\2\1a"}, alerts.UnsolicitedExtension),
+        ({Ext.SERVER_NAME: b""}, alerts.MisplacedExtension),
     ],
 )
 def test_staples_that_may_not_be(make: Any, tampering: Any, extensions: dict[int, bytes], reason: type) -> None:

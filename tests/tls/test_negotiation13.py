@@ -57,7 +57,7 @@ def set_field(**fields: Any) -> HelloChange:
 
 
 def psk_first(hello: Any) -> None:
-    hello.extensions = {int(Ext.PRE_SHARED_KEY): b"\0\x07\0\x01x\0\0\0\0\0\x21\x20" + bytes(32), **hello.extensions}
+    hello.extensions = {Ext.PRE_SHARED_KEY: b"\0\x07\0\x01x\0\0\0\0\0\x21\x20" + bytes(32), **hello.extensions}
 
 
 def psk_without_modes(hello: Any) -> None:
@@ -167,9 +167,9 @@ def client_refusal(make: Any, tampering: Any, change: HelloChange, **settings: A
 def hrr(**extensions: bytes) -> HelloChange:
     def change(hello: Any) -> None:
         hello.random = HELLO_RETRY_REQUEST_RANDOM
-        hello.extensions = {int(Ext.SUPPORTED_VERSIONS): b"\x03\x04"}
+        hello.extensions = {Ext.SUPPORTED_VERSIONS: b"\x03\x04"}
         for name, content in extensions.items():
-            hello.extensions[int(Ext[name.upper()])] = content
+            hello.extensions[int(getattr(Ext, name.upper()))] = content
 
     return change
 
@@ -254,7 +254,7 @@ def test_cookie_is_echoed(make: Any, tampering: Any) -> None:
     """A stateless server's HelloRetryRequest, with a cookie alone."""
     client = TlsConnection(make.client(groups=(0x1D,)))
     hello = ClientHello.parse(client.data_to_send()[9:])
-    extensions = {int(Ext.SUPPORTED_VERSIONS): b"\x03\x04", int(Ext.COOKIE): b"\0\6cookie"}
+    extensions = {Ext.SUPPORTED_VERSIONS: b"\x03\x04", Ext.COOKIE: b"\0\6cookie"}
     request = ServerHello(HELLO_RETRY_REQUEST_RANDOM, 0x1301, extensions, hello.legacy_session_id)
     client.receive(record(frame(2, request.build()), b"\x03\x03"))
     answer_all(client, Answers())

@@ -174,7 +174,7 @@ def test_hello_retry_flow(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = VECTORS["hello_retry"]
     client, answers = trace_client(make, monkeypatch, trace), TraceAnswers(trace)
     second = octets(trace["client_hello_2"])
-    monkeypatch.setattr("tlspool_core.tls.tls13.client.send_client_hello", lambda hs, offer: hs.send_raw(second))
+    monkeypatch.setattr("tlspool_core.tls.tls13.client.send_client_hello", lambda hs, offer: hs.send(ClientHello.parse(second[4:])))
     for flight in (trace["hello_retry_request"], *trace["records_to_client"]):
         client.receive(octets(flight))
         answer_all(client, answers)

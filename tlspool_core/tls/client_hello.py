@@ -114,9 +114,9 @@ def _extensions(settings: ClientSettings, session12: bytes) -> dict[int, bytes]:
 def _extensions13(settings: ClientSettings, shares: dict[int, KeyShare]) -> dict[int, bytes]:
     """What TLS 1.3 brought."""
     found = {
-        int(Ext.SUPPORTED_VERSIONS): contents.build_u16s8(settings.versions),
-        int(Ext.PSK_KEY_EXCHANGE_MODES): bytes((1, PskMode.PSK_DHE_KE)),
-        int(Ext.KEY_SHARE): build_shares(shares),
+        Ext.SUPPORTED_VERSIONS: contents.build_u16s8(settings.versions),
+        Ext.PSK_KEY_EXCHANGE_MODES: bytes((1, PskMode.PSK_DHE_KE)),
+        Ext.KEY_SHARE: build_shares(shares),
     }
     if settings.certificate_compression:
         found[Ext.COMPRESS_CERTIFICATE] = contents.build_u16s8((CompressionAlgorithm.ZLIB,))

@@ -11,9 +11,12 @@ Writing needs no state: the functions below each return bytes, and a structure i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from struct import pack, unpack
+from struct import Struct, pack, unpack
+from typing import Any, Final
 
 from tlspool_core.tls.alerts import BadLength, InternalError, TrailingBytes, TruncatedMessage
+
+_UNBOUNDED: Final = 1 << 24  # more than any length says
 
 
 class Reader:
@@ -69,50 +72,52 @@ class Reader:
         start = self._advance(count)
         return self._data[start : start + count]
 
+    def fixed(self, fields: Struct) -> tuple[Any, ...]:
+        """Several fields of fixed length at once."""
+        return fields.unpack_from(self._data, self._advance(fields.size))
+
     def rest(self) -> bytes:
         """All bytes that are left."""
         start, self._pos = self._pos, self._end
         return self._data[start : self._end]
 
-    def _span(self, prefix: int, minimum: int, maximum: int | None) -> int:
+    def _span(self, prefix: int, minimum: int, maximum: int) -> int:
         """Move over a vector with `prefix` bytes of length; returns where its content starts, and leaves the cursor at its end."""
-        data, start = self._data, self._pos + prefix
-        if start > self._end:
-            raise TruncatedMessage(f"{prefix} bytes of length wanted, {len(self)} left")
-        length = int.from_bytes(data[start - prefix : start], "big")
-        if length < minimum or (maximum is not None and length > maximum):
-            raise BadLength(f"vector of {length} bytes, allowed are {minimum} to {maximum if maximum is not None else 'any'}")
+        start = self._pos + prefix
+        length = int.from_bytes(self._data[start - prefix : start], "big")
         end = start + length
         if end > self._end:
-            raise TruncatedMessage(f"{length} bytes wanted, {self._end - start} left")
+            raise TruncatedMessage(f"{length} bytes wanted after {prefix} of length, {len(self)} left")
+        if not minimum <= length <= maximum:
+            raise BadLength(f"vector of {length} bytes, allowed are {minimum} to {maximum if maximum < _UNBOUNDED else 'any'}")
         self._pos = end
         return start
 
-    def vector8(self, minimum: int = 0, maximum: int | None = None) -> bytes:
+    def vector8(self, minimum: int = 0, maximum: int = _UNBOUNDED) -> bytes:
         """opaque field<minimum..maximum> with one byte of length."""
         start = self._span(1, minimum, maximum)
         return self._data[start : self._pos]
 
-    def vector16(self, minimum: int = 0, maximum: int | None = None) -> bytes:
+    def vector16(self, minimum: int = 0, maximum: int = _UNBOUNDED) -> bytes:
         """As `vector8`, with two bytes of length."""
         start = self._span(2, minimum, maximum)
         return self._data[start : self._pos]
 
-    def vector24(self, minimum: int = 0, maximum: int | None = None) -> bytes:
+    def vector24(self, minimum: int = 0, maximum: int = _UNBOUNDED) -> bytes:
         """As `vector8`, with three bytes of length."""
         start = self._span(3, minimum, maximum)
         return self._data[start : self._pos]
 
-    def reader8(self, minimum: int = 0, maximum: int | None = None) -> Reader:
+    def reader8(self, minimum: int = 0, maximum: int = _UNBOUNDED) -> Reader:
         """A child over the content of a vector with one byte of length."""
         start = self._span(1, minimum, maximum)
         return Reader(self._data, start, self._pos)
 
-    def reader16(self, minimum: int = 0, maximum: int | None = None) -> Reader:
+    def reader16(self, minimum: int = 0, maximum: int = _UNBOUNDED) -> Reader:
         start = self._span(2, minimum, maximum)
         return Reader(self._data, start, self._pos)
 
-    def reader24(self, minimum: int = 0, maximum: int | None = None) -> Reader:
+    def reader24(self, minimum: int = 0, maximum: int = _UNBOUNDED) -> Reader:
         start = self._span(3, minimum, maximum)
         return Reader(self._data, start, self._pos)
 

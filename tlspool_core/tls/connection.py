@@ -76,9 +76,12 @@ class TlsConnection:
 
     def receive(self, data: Buffer) -> None:
         """Bytes from the peer, cut anywhere. Never raises on what they are; ignored after failure and after close_notify."""
-        if self.failed is None and not self.peer_closed:
+        if self.failed is None and not self._channel.peer_closed:
             self.records.feed(data)
-            self._guard(self._advance)
+            try:
+                self._advance()
+            except Exception as error:
+                self._caught(error)
 
     def receive_eof(self) -> None:
         """The transport ended. Without close_notify before it, that is a truncation (RFC 8446 section 6.1)."""
@@ -99,7 +102,14 @@ class TlsConnection:
 
     def answer(self, value: object) -> None:
         """Answer the question, with the type that it asks for."""
-        self._guard(self._answer, self._asking(), value)
+        flow = self._asking()
+        try:
+            flow.answer(value)
+            if flow.question is None:
+                self._settle(flow)
+                self._advance()
+        except Exception as error:
+            self._caught(error)
 
     def refuse(self, error: TlsError) -> None:
         """Answer with an error, which normally ends the connection with its alert."""
@@ -230,12 +240,17 @@ class TlsConnection:
     def _guard(self, work: Callable[..., None], *arguments: Any) -> None:
         try:
             work(*arguments)
-        except TlsError as error:
+        except Exception as error:
+            self._caught(error)
+
+    def _caught(self, error: Exception) -> None:
+        """The reason that an alert is sent for, or else a fault of ours: whatever the peer sent, it ends this one connection only."""
+        if isinstance(error, TlsError):
             self._fail(error)
-        except Exception as fault:  # whatever the peer sent, a fault of ours ends this one connection only
-            ours = InternalError(f"{type(fault).__name__} in the engine")
-            ours.__cause__ = fault
-            self._fail(ours)
+            return
+        fault = InternalError(f"{type(error).__name__} in the engine")
+        fault.__cause__ = error
+        self._fail(fault)
 
     def _fail(self, error: TlsError) -> None:
         self.failed = _without_frames(error)
@@ -252,12 +267,6 @@ class TlsConnection:
         flow: Flow[Established | None] = Flow(coroutine)
         self._flow = flow
         self._settle(flow)
-
-    def _answer(self, flow: Flow[Established | None], value: object) -> None:
-        flow.answer(value)
-        if flow.question is None:
-            self._settle(flow)
-            self._advance()
 
     def _refuse(self, flow: Flow[Established | None], error: TlsError) -> None:
         flow.refuse(error)

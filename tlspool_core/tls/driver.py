@@ -86,15 +86,13 @@ class Flow(Generic[R]):
 
     def close(self) -> None:
         """Give up: the coroutine's frame and what it holds is released."""
-        self._clear()
-        self._coroutine.close()
-
-    def _clear(self) -> None:
         self.question = None
         self.waits_for_input = False
+        self._coroutine.close()
 
     def _step(self, value: object, error: TlsError | None = None) -> None:
-        self._clear()
+        self.question = None
+        self.waits_for_input = False
         try:
             wait = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
         except StopIteration as stop:

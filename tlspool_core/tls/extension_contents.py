@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from struct import Struct
+from typing import Final
 
 from tlspool_core.tls.alerts import BadLength, IllegalParameter, TrailingBytes
 from tlspool_core.tls.codec import Reader, split_u16s, u8, u16, u16s, u32, vector8, vector16, vector24
@@ -77,8 +79,15 @@ def parse_u8s(content: bytes) -> bytes:
     return content[1:]
 
 
+# the head of a list of one name, as everybody sends it: length of the list, name_type host_name, length of the name
+_one_host_name: Final = Struct(">HBH").pack
+
+
 def parse_server_name(content: bytes) -> str | None:
     """server_name in ClientHello, RFC 6066 section 3: the host_name, None if the list has none."""
+    length = len(content) - 5
+    if length > 0 and content.startswith(_one_host_name(length + 3, 0, length)):
+        return _host_name(content[5:])
     reader = Reader(content)
     names = reader.reader16(1)
     seen: set[int] = set()

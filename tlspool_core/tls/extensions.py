@@ -12,9 +12,9 @@ A plugin's `HandshakeExtension` becomes a row whose content is opaque; it may no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Any
 
 from tlspool_core.tls import extension_contents as contents
@@ -32,7 +32,7 @@ from tlspool_core.tls.settings import TLS12, TLS13
 Parser = Callable[[bytes], Any]
 
 
-class Place(Enum):
+class Place(IntEnum):
     """A message in which extensions stand, per version of TLS."""
 
     CLIENT_HELLO = auto()
@@ -274,16 +274,23 @@ class ExtensionTable:
 
     __slots__ = ("_parsers",)
 
-    def __init__(self, rows: Iterable[ExtensionRow]) -> None:
-        self._parsers: dict[Place, dict[int, Parser | None]] = {place: {} for place in Place}
+    def __init__(self, parsers: Mapping[Place, Mapping[int, Parser | None]], rows: Iterable[ExtensionRow]) -> None:
+        """`rows` beside what there is; None stands for an extension that is known and may not stand there."""
+        self._parsers: dict[Place, dict[int, Parser | None]] = {place: dict(known) for place, known in parsers.items()}
         for row in rows:
-            for place in Place:
-                if row.code in self._parsers[place]:
+            for place, known in self._parsers.items():
+                if row.code in known:
                     raise InternalError(f"two rows for extension {row.code}")
-                self._parsers[place][row.code] = row.places.get(place)
-        for codes, place in ((_IGNORED_13, Place.CLIENT_HELLO), (_IGNORED_12, Place.CLIENT_HELLO_12)):
-            for code in codes:
-                self._parsers[place][code] = contents.parse_opaque
+                known[row.code] = row.places.get(place)
+
+    def ignoring(self, place: Place, codes: Iterable[int]) -> ExtensionTable:
+        """The same, but for extensions that are not looked at in one place."""
+        ignored: dict[int, Parser | None] = dict.fromkeys(codes, contents.parse_opaque)
+        return ExtensionTable({**self._parsers, place: self._parsers[place] | ignored}, ())
+
+    def extended(self, rows: Iterable[ExtensionRow]) -> ExtensionTable:
+        """With rows of plugins. Raises InternalError where code points collide."""
+        return ExtensionTable(self._parsers, rows)
 
     def parse(self, place: Place, block: Mapping[int, bytes], offered: Container[int] = ()) -> dict[int, Any]:
         """Judge and parse the extensions of one message; `offered` has the code points that the message may answer.
@@ -312,10 +319,13 @@ class ExtensionTable:
         return found
 
 
-_CORE = ExtensionTable(CORE_ROWS)
+_CORE = (
+    ExtensionTable({place: {} for place in Place}, CORE_ROWS)
+    .ignoring(Place.CLIENT_HELLO, _IGNORED_13)
+    .ignoring(Place.CLIENT_HELLO_12, _IGNORED_12)
+)
 
 
-def table_for(extensions: Iterable[HandshakeExtension]) -> ExtensionTable:
+def table_for(extensions: Sequence[HandshakeExtension]) -> ExtensionTable:
     """The core's rows and those of this session's plugins. Raises InternalError where code points collide."""
-    rows = [_plugin_row(extension) for extension in extensions]
-    return ExtensionTable((*CORE_ROWS, *rows)) if rows else _CORE
+    return _CORE.extended([_plugin_row(extension) for extension in extensions]) if extensions else _CORE

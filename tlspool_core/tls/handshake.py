@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
 from tlspool_core.tls.alerts import (
@@ -35,7 +35,7 @@ from tlspool_core.tls.driver import Wait, ask, more_input
 from tlspool_core.tls.enums import ContentType
 from tlspool_core.tls.messages import Message, frame, message_name
 from tlspool_core.tls.protection import Protection
-from tlspool_core.tls.questions import Call, HandshakeFacts, JudgePeer, Question
+from tlspool_core.tls.questions import Call, HandshakeFacts, JudgePeer
 from tlspool_core.tls.record import CcsRule
 from tlspool_core.tls.seams import Credential, PeerCredential, Version
 from tlspool_core.tls.settings import TLS13, Settings, StoredSession
@@ -173,9 +173,8 @@ class Handshake(Generic[S]):
         if content != b"\x01":
             raise UnexpectedChangeCipherSpec("content is not a single 1")
 
-    def ask(self, question: Question[A]) -> Awaitable[A]:
-        """Put a question to the driver of the connection; raises the TlsError that it refuses with."""
-        return ask(question)
+    # put a question to the driver of the connection; raises the TlsError that it refuses with
+    ask = staticmethod(ask)
 
     async def call(self, who: str, work: Callable[[], T], *, quick: bool = False) -> T:
         """Have plugin code run, which may block unless it is `quick`; `who` names it for the log."""
@@ -194,10 +193,7 @@ class Handshake(Generic[S]):
 
     def send(self, message: Message) -> None:
         """Add to the transcript and to the next flush."""
-        self.send_raw(frame(message.handshake_type, message.build()))
-
-    def send_raw(self, raw: bytes) -> None:
-        """As `send`, for a message that is built already."""
+        raw = frame(message.handshake_type, message.build())
         self.transcript.add(raw)
         self.channel.queue(raw)
 
@@ -240,6 +236,10 @@ class Handshake(Generic[S]):
         """Start from what is known of an established session."""
         self._facts = {name: getattr(facts, name) for name in facts.__slots__}
         self._frozen = None
+
+    def fact(self, name: str) -> Any:
+        """One of them, None if it is not known."""
+        return self._facts.get(name)
 
     def facts(self) -> HandshakeFacts:
         """What is known so far."""

@@ -17,11 +17,14 @@ from struct import error as StructError
 from typing import ClassVar, Final, Protocol, Self
 
 from tlspool_core.tls.alerts import DuplicateExtension, DuplicateExtensionInAnswer, InternalError, TlsError, TruncatedMessage
-from tlspool_core.tls.codec import Reader, u8, u16, u16s, vector8, vector16
+from tlspool_core.tls.codec import Reader, u16, u16s, vector8, vector16
 from tlspool_core.tls.enums import HandshakeType, name_of
 
 Extensions = dict[int, bytes]
 
+# legacy_version and random of both hellos; cipher_suite and legacy_compression_method of ServerHello
+_HELLO_HEAD: Final = Struct(">H32s")
+_HELLO_CHOICE: Final = Struct(">HB")
 # extension_type and the length of extension_data, RFC 8446 section 4.2
 _EXTENSION: Final = Struct(">HH")
 _head: Final = _EXTENSION.pack
@@ -96,8 +99,7 @@ class ClientHello:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         reader = Reader(body)
-        version = reader.u16()
-        random = reader.take(32)
+        version, random = reader.fixed(_HELLO_HEAD)
         session_id = reader.vector8(0, 32)
         suites = reader.u16s16()
         compression = reader.vector8(1)
@@ -108,8 +110,7 @@ class ClientHello:
     def build(self) -> bytes:
         return b"".join(
             (
-                u16(self.legacy_version),
-                self.random,
+                _HELLO_HEAD.pack(self.legacy_version, self.random),
                 vector8(self.legacy_session_id),
                 vector16(u16s(self.cipher_suites)),
                 vector8(self.compression_methods),
@@ -138,11 +139,9 @@ class ServerHello:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         reader = Reader(body)
-        version = reader.u16()
-        random = reader.take(32)
+        version, random = reader.fixed(_HELLO_HEAD)
         session_id = reader.vector8(0, 32)
-        suite = reader.u16()
-        compression = reader.u8()
+        suite, compression = reader.fixed(_HELLO_CHOICE)
         duplicate = DuplicateExtensionInAnswer if random == HELLO_RETRY_REQUEST_RANDOM else DuplicateExtension
         extensions = parse_extensions(reader, duplicate) if reader else {}
         reader.finish()
@@ -151,11 +150,9 @@ class ServerHello:
     def build(self) -> bytes:
         return b"".join(
             (
-                u16(self.legacy_version),
-                self.random,
+                _HELLO_HEAD.pack(self.legacy_version, self.random),
                 vector8(self.legacy_session_id_echo),
-                u16(self.cipher_suite),
-                u8(self.compression_method),
+                _HELLO_CHOICE.pack(self.cipher_suite, self.compression_method),
                 build_extensions(self.extensions) if self.extensions else b"",
             )
         )

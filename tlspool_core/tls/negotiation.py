@@ -60,13 +60,13 @@ def choose_suite(settings: ServerSettings, offered: Sequence[int], version: Vers
 
     A client that puts ChaCha20 first has no hardware for AES, and is followed in that.
     """
-    common = {suite.code: suite for suite in enabled_suites(settings) if suite.version == version and suite.code in offered}
+    common = [suite for suite in enabled_suites(settings) if suite.version == version and suite.code in offered]
     if not common:
         raise NoSuiteInCommon(f"none of {len(offered)} cipher suites")
-    theirs = common[next(code for code in offered if code in common)]
-    if not settings.prefer_own_suites or theirs.cipher == "CHACHA20-POLY1305":
-        return theirs
-    return next(iter(common.values()))
+    if len(common) == 1:
+        return common[0]
+    theirs = min(common, key=lambda suite: offered.index(suite.code))
+    return theirs if not settings.prefer_own_suites or theirs.cipher == "CHACHA20-POLY1305" else common[0]
 
 
 def choose_group(settings: ServerSettings, offered: Sequence[int], version: Version) -> int:

@@ -10,14 +10,17 @@ number in front; what does not parse is no session: the answer is a full handsha
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import Final
 
 from tlspool_core.tls.alerts import DecodeError
-from tlspool_core.tls.codec import Reader, u8, u16, u32, vector8, vector16, vector24
+from tlspool_core.tls.codec import Reader, u8, u32, vector8, vector16, vector24
 from tlspool_core.tls.messages import build_extensions, parse_extensions
 from tlspool_core.tls.seams import CertificateEntry
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
+# version, cipher_suite, created, lifetime, certificate_type, peer_scheme, extended_master_secret, group
+_FIXED: Final = Struct(">HHQIBHBH")
 NO_CERTIFICATE: Final = 255  # stands for "the peer showed nothing"; 255 is for private use among certificate types
 
 
@@ -57,21 +60,23 @@ class SessionState:
 
     def common(self) -> bytes:
         """All that several tickets of one session have in common."""
-        entries = [vector24(entry.data) + build_extensions(dict(entry.extensions)) for entry in self.entries]
+        entries = [vector24(entry.data) + build_extensions(entry.extensions) for entry in self.entries]
         return b"".join(
             (
-                u16(self.version),
-                u16(self.cipher_suite),
-                self.created.to_bytes(8, "big"),
-                u32(self.lifetime),
+                _FIXED.pack(
+                    self.version,
+                    self.cipher_suite,
+                    self.created,
+                    self.lifetime,
+                    self.certificate_type,
+                    self.peer_scheme,
+                    self.extended_master_secret,
+                    self.group,
+                ),
                 vector16((self.server_name or "").encode("ascii")),
                 vector8(self.alpn or b""),
-                u8(self.certificate_type),
                 vector24(b"".join(entries)),
-                u16(self.peer_scheme),
                 vector16(self.context),
-                u8(self.extended_master_secret),
-                u16(self.group),
                 vector8(self.session_id),
             )
         )
@@ -89,18 +94,15 @@ def _parse(reader: Reader) -> SessionState | None:
     if reader.u8() != _FORMAT:
         return None
     age_add, secret = reader.u32(), reader.vector8(1)
-    version, suite = reader.u16(), reader.u16()
-    created, lifetime = reader.u64(), reader.u32()
+    version, suite, created, lifetime, certificate_type, peer_scheme, extended, group = reader.fixed(_FIXED)
     name = reader.vector16().decode("ascii")
     alpn = reader.vector8()
-    certificate_type = reader.u8()
     chain = reader.reader24()
     entries = []
     while chain:
         data = chain.vector24()
         entries.append(CertificateEntry(data, parse_extensions(chain)))
-    peer_scheme, context = reader.u16(), reader.vector16()
-    extended_master_secret, group = reader.u8() == 1, reader.u16()
+    context = reader.vector16()
     session_id = reader.vector8(0, 32)
     reader.finish()
     return SessionState(
@@ -116,7 +118,7 @@ def _parse(reader: Reader) -> SessionState | None:
         entries=tuple(entries),
         peer_scheme=peer_scheme,
         context=context,
-        extended_master_secret=extended_master_secret,
+        extended_master_secret=extended == 1,
         group=group,
         session_id=session_id,
     )

@@ -10,10 +10,11 @@ CBC, and is then only negotiated with encrypt_then_mac (RFC 7366).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from tlspool_core.tls.alerts import InternalError
-from tlspool_core.tls.seams import CipherSuite
+from tlspool_core.tls.seams import CipherSuite, Version
 from tlspool_core.tls.settings import TLS12, TLS13, Settings
 
 ECDHE: Final = "ECDHE"
@@ -60,6 +61,14 @@ def suites_for(settings: Settings) -> Mapping[int, CipherSuite]:
 
 def enabled_suites(settings: Settings) -> Sequence[CipherSuite]:
     """What the settings allow, of the versions they allow, best first: `cipher_suites`, else plugins' suites and then our own."""
+    if not settings.extra_suites:
+        return _enabled_core_suites(tuple(settings.cipher_suites), tuple(settings.versions))
     table = suites_for(settings)
     codes = settings.cipher_suites or (*(suite.code for suite in settings.extra_suites), *CORE_SUITES)
     return [table[code] for code in codes if code in table and table[code].version in settings.versions]
+
+
+@lru_cache(maxsize=64)
+def _enabled_core_suites(codes: tuple[int, ...], versions: tuple[Version, ...]) -> tuple[CipherSuite, ...]:
+    """What most settings come to; a configuration knows only a few of them."""
+    return tuple([suite for code in codes or CORE_SUITES if (suite := CORE_SUITES.get(code)) and suite.version in versions])

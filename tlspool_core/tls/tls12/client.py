@@ -160,7 +160,7 @@ async def _stapled(hs: Hs, answer: ServerAnswer, entry: CertificateEntry) -> Cer
     timestamps = answer.get(Ext.SIGNED_CERTIFICATE_TIMESTAMP)
     if timestamps is not None:
         hs.know(peer_scts=timestamps)
-        extensions[int(Ext.SIGNED_CERTIFICATE_TIMESTAMP)] = timestamps
+        extensions[Ext.SIGNED_CERTIFICATE_TIMESTAMP] = timestamps
     if Ext.STATUS_REQUEST in answer and await hs.next_type() == HandshakeType.CERTIFICATE_STATUS:
         status = await hs.read(CertificateStatus)
         hs.know(peer_ocsp=status.response)

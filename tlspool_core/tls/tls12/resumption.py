@@ -94,7 +94,7 @@ def _fits(hs: Handshake[ServerSettings], state: SessionState, suites: dict[int, 
         and state.extended_master_secret
         and state.cipher_suite in suites
         and state.fresh(hs.now())
-        and state.server_name == hs.facts().server_name
+        and state.server_name == hs.fact("server_name")
         and not (choice.client_auth is ClientAuth.REQUIRE and shown not in choice.client_certificate_types)
     )
 

@@ -42,9 +42,8 @@ class ClientOffer:
     def _mandatory_shares(self) -> tuple[tuple[int, bytes], ...]:
         """RFC 8446 section 9.2. We speak no mode without (EC)DHE, so the groups are always needed."""
         parsed = self.parsed
-        for code in (Ext.SUPPORTED_GROUPS, Ext.KEY_SHARE):
-            if code not in parsed:
-                raise MissingExtension(f"ClientHello without {code.name.lower()}")
+        if Ext.SUPPORTED_GROUPS not in parsed or Ext.KEY_SHARE not in parsed:
+            raise MissingExtension("ClientHello without supported_groups or key_share")
         if Ext.SIGNATURE_ALGORITHMS not in parsed and Ext.PRE_SHARED_KEY not in parsed:
             raise MissingExtension("ClientHello without signature_algorithms")
         shares: tuple[tuple[int, bytes], ...] = parsed[Ext.KEY_SHARE]

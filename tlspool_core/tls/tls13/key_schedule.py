@@ -59,7 +59,20 @@ def _block_info(label: bytes, length: int, context: bytes = b"") -> bytes:
 class HashKind:
     """What depends on the hash alone, computed once."""
 
-    __slots__ = ("_derived", "_heads", "binders", "early", "empty_digest", "finished", "first", "length", "name", "update", "zeros")
+    __slots__ = (
+        "_derived",
+        "_heads",
+        "binders",
+        "early",
+        "empty_digest",
+        "finished",
+        "first",
+        "length",
+        "name",
+        "ticket",
+        "update",
+        "zeros",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -77,6 +90,7 @@ class HashKind:
         }
         self.finished = _block_info(b"finished", length)
         self.update = _block_info(b"traffic upd", length)
+        self.ticket = _label(b"resumption", length)
         # HKDF-Extract of a PSK, and of the (EC)DHE secret where there is no PSK
         self.early = keyed_hash(name, self.zeros)
         self.first = keyed_hash(name, self.derived(keyed_hash(name, digest_under(self.early, self.zeros))))
@@ -183,14 +197,22 @@ class MasterSecret:
         """exporter_master_secret."""
         return self._kind.derive(self._stage, b"exp master", digest)
 
-    def resumption(self, digest: bytes) -> bytes:
-        """resumption_master_secret."""
-        return self._kind.derive(self._stage, b"res master", digest)
+    def resumption(self, digest: bytes) -> ResumptionSecret:
+        return ResumptionSecret(self._kind, self._kind.derive(self._stage, b"res master", digest))
 
 
-def resumption_psk(hash_name: str, resumption_secret: bytes, nonce: bytes) -> bytes:
-    """The PSK that goes with a ticket, RFC 8446 section 4.6.1."""
-    return expand_label(hash_name, resumption_secret, b"resumption", nonce, HASH_LENGTHS[hash_name])
+class ResumptionSecret:
+    """resumption_master_secret, of which tickets are made."""
+
+    __slots__ = ("_kind", "_secret")
+
+    def __init__(self, kind: HashKind, secret: bytes) -> None:
+        self._kind = kind
+        self._secret = secret
+
+    def psk(self, nonce: bytes) -> bytes:
+        """The PSK that goes with the ticket of this nonce, RFC 8446 section 4.6.1."""
+        return digest_once(self._kind.name, self._secret, self._kind.ticket + vector8(nonce) + b"\1")
 
 
 def export_keying_material(hash_name: str, exporter_secret: bytes, label: bytes, context: bytes, length: int) -> bytes:

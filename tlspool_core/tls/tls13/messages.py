@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from struct import Struct
+from typing import ClassVar, Final, Self
 
 from tlspool_core.tls.alerts import DuplicateExtensionInAnswer, IllegalParameter
-from tlspool_core.tls.codec import Reader, u8, u16, u24, u32, vector8, vector16, vector24
+from tlspool_core.tls.codec import Reader, u8, u16, u24, vector8, vector16, vector24
 from tlspool_core.tls.enums import HandshakeType
 from tlspool_core.tls.messages import Extensions, build_extensions, parse_extensions
 from tlspool_core.tls.seams import CertificateEntry
+
+_TICKET_HEAD: Final = Struct(">II")  # ticket_lifetime, ticket_age_add
 
 
 @dataclass(slots=True)
@@ -114,15 +117,15 @@ class NewSessionTicket:
     @classmethod
     def parse(cls, body: bytes) -> Self:
         reader = Reader(body)
-        lifetime, age_add = reader.u32(), reader.u32()
+        lifetime, age_add = reader.fixed(_TICKET_HEAD)
         nonce, ticket = reader.vector8(), reader.vector16(1)
         extensions = parse_extensions(reader, DuplicateExtensionInAnswer)
         reader.finish()
         return cls(lifetime, age_add, nonce, ticket, extensions)
 
     def build(self) -> bytes:
-        fixed = u32(self.ticket_lifetime) + u32(self.ticket_age_add)
-        return fixed + vector8(self.ticket_nonce) + vector16(self.ticket) + build_extensions(self.extensions)
+        head = _TICKET_HEAD.pack(self.ticket_lifetime, self.ticket_age_add)
+        return head + vector8(self.ticket_nonce) + vector16(self.ticket) + build_extensions(self.extensions)
 
 
 @dataclass(slots=True)

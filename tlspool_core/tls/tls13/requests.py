@@ -21,7 +21,7 @@ from tlspool_core.tls.tls13.messages import CertificateRequest
 
 def request_extensions(settings: ServerSettings, authorities: Sequence[bytes]) -> dict[int, bytes]:
     """Server: what stands in its CertificateRequest."""
-    found = {int(Ext.SIGNATURE_ALGORITHMS): contents.build_u16s(accepted_schemes(settings))}
+    found = {Ext.SIGNATURE_ALGORITHMS: contents.build_u16s(accepted_schemes(settings))}
     if settings.signature_schemes_cert:
         found[Ext.SIGNATURE_ALGORITHMS_CERT] = contents.build_u16s(settings.signature_schemes_cert)
     if authorities:

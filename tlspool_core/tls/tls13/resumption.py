@@ -27,7 +27,7 @@ from tlspool_core.tls.seams import CipherSuite, PeerCredential
 from tlspool_core.tls.session_state import NO_CERTIFICATE, SessionState, parse_session_state
 from tlspool_core.tls.settings import TLS13, ServerSettings, StoredSession
 from tlspool_core.tls.suites import enabled_suites
-from tlspool_core.tls.tls13.key_schedule import EarlySecret, resumption_psk
+from tlspool_core.tls.tls13.key_schedule import EarlySecret, ResumptionSecret
 from tlspool_core.tls.tls13.messages import NewSessionTicket
 
 MAX_IDENTITIES: Final = 4  # that a server looks at
@@ -75,12 +75,11 @@ async def stored_peer(hs: Handshake[Any], state: SessionState) -> PeerCredential
 class TicketKeeper:
     """Client: turns NewSessionTicket into sessions; lives as long as the connection."""
 
-    __slots__ = ("_hash_name", "_now", "_secret", "_template")
+    __slots__ = ("_now", "_secret", "_template")
 
-    def __init__(self, hs: Handshake[Any], suite: CipherSuite, resumption_secret: bytes) -> None:
+    def __init__(self, hs: Handshake[Any], suite: CipherSuite, secret: ResumptionSecret) -> None:
         self._template = session_template(hs, suite)
-        self._hash_name = suite.hash_name
-        self._secret = resumption_secret
+        self._secret = secret
         self._now = hs.settings.now or time.time
 
     def take(self, message: NewSessionTicket, sessions: list[StoredSession]) -> None:
@@ -95,7 +94,7 @@ class TicketKeeper:
             created=int(now * 1000),
             lifetime=lifetime,
             age_add=message.ticket_age_add,
-            secret=resumption_psk(self._hash_name, self._secret, message.ticket_nonce),
+            secret=self._secret.psk(message.ticket_nonce),
         )
         if len(sessions) >= MAX_UNTAKEN:
             del sessions[0]
@@ -121,7 +120,7 @@ def _may_resume(hs: Handshake[ServerSettings], state: SessionState, suite_hash: 
         state.version == TLS13
         and known.get(state.cipher_suite) == suite_hash
         and state.fresh(hs.now())
-        and state.server_name == hs.facts().server_name
+        and state.server_name == hs.fact("server_name")
         and not (client_auth is ClientAuth.REQUIRE and state.certificate_type == NO_CERTIFICATE)
     )
 
@@ -177,7 +176,7 @@ def _check_binder(hs: Handshake[ServerSettings], psks: OfferedPsks, selected: Se
         raise BadBinder(f"PSK number {selected.index}")
 
 
-async def send_tickets(hs: Handshake[ServerSettings], suite: CipherSuite, resumption_secret: bytes, count: int) -> None:
+async def send_tickets(hs: Handshake[ServerSettings], suite: CipherSuite, secret: ResumptionSecret, count: int) -> None:
     """NewSessionTicket messages, as many as can be sealed; queued, outside the transcript."""
     lifetime = min(hs.settings.ticket_lifetime, MAX_LIFETIME)
     if count <= 0 or lifetime <= 0:
@@ -187,7 +186,7 @@ async def send_tickets(hs: Handshake[ServerSettings], suite: CipherSuite, resump
     for number in range(count):
         nonce = bytes((number,))
         template.age_add = int.from_bytes(hs.random(4), "big")
-        template.secret = resumption_psk(suite.hash_name, resumption_secret, nonce)
+        template.secret = secret.psk(nonce)
         ticket = await hs.ask(SealTicket(template.build(common)))
         if not ticket or len(ticket) > MAX_TICKET:
             return

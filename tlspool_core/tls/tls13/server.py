@@ -137,7 +137,7 @@ async def _retry(hs: Hs, offer: ClientOffer, table: ExtensionTable, suite: Ciphe
     hs.transcript.add(hs.raw)
     hs.transcript.replace_by_message_hash(suite.hash_name)
     hello = offer.hello
-    extensions = {int(Ext.SUPPORTED_VERSIONS): u16(TLS13), int(Ext.KEY_SHARE): u16(group)}
+    extensions = {Ext.SUPPORTED_VERSIONS: u16(TLS13), Ext.KEY_SHARE: u16(group)}
     hs.send(ServerHello(HELLO_RETRY_REQUEST_RANDOM, suite.code, extensions, hello.legacy_session_id))
     _appease_middleboxes(hs)
     hs.know(retried=True)
@@ -168,7 +168,7 @@ async def _hellos(hs: Hs, plan: Plan) -> tuple[EarlySecret, bytes]:
     hs.transcript.start(suite.hash_name)
     hs.transcript.add(hs.raw)
     public, shared = respond(plan.group, offer.shares[plan.group])
-    extensions = {int(Ext.SUPPORTED_VERSIONS): u16(TLS13), int(Ext.KEY_SHARE): build_key_share(plan.group, public)}
+    extensions = {Ext.SUPPORTED_VERSIONS: u16(TLS13), Ext.KEY_SHARE: build_key_share(plan.group, public)}
     if plan.key is not None:
         extensions[Ext.PRE_SHARED_KEY] = u16(plan.key.index)
         hs.know(key_exchange="PSK+ECDHE", resumed=plan.key.state is not None)
