@@ -61,6 +61,7 @@ class Client:
         self._output: deque[bytes] = deque()
         self._reading = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting: dict[Session, asyncio.Task[None]] = {}
         self._token: bytes | None = None  # what stands for this client in other workers, once it gave commands there
 
     @property
@@ -275,7 +276,7 @@ class Client:
         except WireError:
             descriptor.close()
             raise
-        self._run(self._start_session(exchange, session))
+        self._starting[session] = self._pool.loop.create_task(self._start_session(exchange, session))
 
     async def _start_session(self, exchange: Exchange, session: Session) -> None:
         session_id.set(session.id)
@@ -288,6 +289,8 @@ class Client:
             log.exception("fault in a session")
             session.close()
             data = self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER))
+        finally:
+            del self._starting[session]
         self._send(data)
 
     async def _renegotiate(self, exchange: Exchange, request: StartTls) -> None:
