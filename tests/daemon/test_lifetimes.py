@@ -309,7 +309,6 @@ def test_a_silent_peer_is_not_waited_for(daemons: Daemons) -> None:
         (CLIENT_ROLE | FLAGS.DTLS, {"ipproto": 17}, ErrorCode.COMMAND_NOT_IMPLEMENTED),
         (CLIENT_ROLE, {"ipproto": 17}, ErrorCode.COMMAND_NOT_IMPLEMENTED),
         (CLIENT_ROLE, {"ipproto": 132}, ErrorCode.COMMAND_NOT_IMPLEMENTED),
-        (FLAGS.LOCALROLE_PEER | FLAGS.REMOTEROLE_PEER, {}, ErrorCode.COMMAND_NOT_IMPLEMENTED),
     ],
 )
 def test_what_is_not_done_is_said(daemon: DaemonProcess, flags: StartTlsFlags, fields: dict[str, int], code: ErrorCode) -> None:

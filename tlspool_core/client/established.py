@@ -53,6 +53,11 @@ class Established:
         """Flags as the pool applied them."""
         return self._answer.flags
 
+    @property
+    def role(self) -> str:
+        """What we are in TLS: "client" or "server"; of interest after `starttls_peer`."""
+        return "server" if self.flags & StartTlsFlags.LOCALROLE_SERVER else "client"
+
     def _again(self, flags: StartTlsFlags, remoteid: str, timeout: float | None) -> Again:
         """The request to renegotiate in the same roles."""
         limit = limits(timeout)

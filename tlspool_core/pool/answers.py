@@ -18,16 +18,20 @@ from collections.abc import Collection, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, Role
+from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, PeerContext, Role
+from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.policy.judge import claimed_identity
 from tlspool_core.pool import desks_identity, judge
 from tlspool_core.pool.credentials import OwnCredential
 from tlspool_core.pool.desks import NobodyThere
+from tlspool_core.pool.peer_roles import refuse_ourselves, remote_speaks, undecided
 from tlspool_core.pool.refusal import Refusal
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.alerts import TlsError
+from tlspool_core.tls.connection import AnySettings
 from tlspool_core.tls.questions import (
     AnyQuestion,
+    BecomeServer,
     Call,
     ChooseClientCredential,
     ChooseServerCredential,
@@ -39,6 +43,7 @@ from tlspool_core.tls.questions import (
     SealTicket,
     ServerChoice,
     Sign,
+    SpeakFirst,
 )
 from tlspool_core.tls.seams import Credential, PeerCredential
 from tlspool_core.tls.settings import ClientSettings, ServerSettings, StoredSession
@@ -71,8 +76,12 @@ class Answers:
 
     # --- before the first byte -----------------------------------------------------------------------------------------------
 
-    async def settings(self) -> ClientSettings | ServerSettings:
-        """The engine's settings for this session. Raises WireError, at once for a credential that may not be made for it.
+    async def settings(self) -> AnySettings:
+        """The engine's settings for this session. Raises WireError."""
+        return undecided(self._session) if self._session.symmetric else await self._settings_of_role()
+
+    async def _settings_of_role(self) -> ClientSettings | ServerSettings:
+        """The settings for the role that the session has now. Raises WireError, at once for a credential that may not be made for it.
 
         Only a client that may prove itself before it is asked for a certificate must know whom it is from the start.
         """
@@ -134,7 +143,27 @@ class Answers:
                 return None if self._ignores_caches else self._pool.open_ticket(question.ticket, self._scope())
             case ExternalPsk():
                 return None
+            case SpeakFirst():
+                return await self._speak_first(question.may_serve)
+            case BecomeServer():
+                return await self._become_server()
         raise alerts.InternalError(f"no answer to {type(question).__name__}")
+
+    # --- a role that has to be found out -------------------------------------------------------------------------------------
+
+    async def _speak_first(self, may_serve: bool) -> AnySettings | None:
+        """Our settings as a client; None if the remote has begun."""
+        if may_serve and await remote_speaks(self._session):
+            return None
+        self._session.role = "client"
+        return await self._settings_of_role()
+
+    async def _become_server(self) -> AnySettings:
+        """Whatever was settled for a client is not."""
+        self._session.role = "server"
+        self.local = self._shown_before = None
+        self._session.keys = frozenset()
+        return await self._settings_of_role()
 
     # --- resumption ----------------------------------------------------------------------------------------------------------
 
@@ -145,7 +174,8 @@ class Answers:
     def _scope(self) -> bytes:
         """A server's ticket is good for the same service, local identity, and wish to know the client only."""
         request = self._session.request
-        return "\0".join((request.service, str(self.local), self._session.wishes.remote.value)).encode()
+        among = ("symmetric",) if self._session.symmetric else ()
+        return "\0".join((request.service, str(self.local), self._session.wishes.remote.value, *among)).encode()
 
     def resumption_key(self) -> Hashable:
         """What must be equal for a client to resume; None: it must not.
@@ -390,15 +420,22 @@ class Answers:
         pool, session = self._pool, self._session
         context, mode = judge.context_of(pool, session, self, question), session.wishes.remote
         if not pool.site_rules:
-            self.remote = await judge.judge(pool, context, mode, self.peer_type)
+            self.remote = await self._believed(context, mode)
             return b""
         with pool.site_rules.asking(self._site_request(claimed_identity(context, mode))) as early:
-            self.remote = await judge.judge(pool, context, mode, self.peer_type)
+            self.remote = await self._believed(context, mode)
             try:
                 self.decision = await pool.site_rules.permit(self._site_request(self.remote), early)
             except Denied as denied:
                 raise Refusal(alerts.AccessDenied("site rules"), WireError(ErrorCode.SITE_REFUSED, str(denied))) from None
         return b""
+
+    async def _believed(self, context: PeerContext, mode: RemoteIdentity) -> DoNAI | None:
+        """The remote identity that policy believes; where either end might be the other, it must not be us. Raises Refusal."""
+        remote = await judge.judge(self._pool, context, mode, self.peer_type)
+        if self._session.symmetric:
+            refuse_ourselves(context, self.local or self._client_identity(), remote)
+        return remote
 
     def _site_request(self, remote: DoNAI | None) -> AaaRequest:
         """What site rules are asked about a peer of this identity."""

@@ -68,3 +68,26 @@ class CipherPort:
         if self._watching:
             self._watching = False
             self._loop.remove_reader(self._fd)
+
+
+async def heard(loop: asyncio.AbstractEventLoop, cipher: socket.socket, seconds: float) -> bool:
+    """Whether the peer says something, or ends, within a time; what it says stays to be read. Raises OSError."""
+    try:
+        cipher.recv(1, socket.MSG_PEEK)
+    except (BlockingIOError, InterruptedError):
+        pass
+    else:
+        return True
+    outcome: asyncio.Future[bool] = loop.create_future()
+    timer = loop.call_later(seconds, _settle, outcome, False)
+    loop.add_reader(cipher.fileno(), _settle, outcome, True)
+    try:
+        return await outcome
+    finally:
+        timer.cancel()
+        loop.remove_reader(cipher.fileno())
+
+
+def _settle(outcome: asyncio.Future[bool], value: bool) -> None:
+    if not outcome.done():
+        outcome.set_result(value)

@@ -23,6 +23,7 @@ from tlspool_core.policy.expression import InvalidExpression, check_expression
 from tlspool_core.policy.levels import LENIENT, STRICT, SecurityLevel
 from tlspool_core.pool.onthefly import OntheflyConfig, onthefly
 from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
+from tlspool_core.tls.enums import SYMMETRY, ExtensionType
 
 __all__ = ["ConfigurationError", "PoolConfig", "default_path", "load_config", "parse_config"]
 
@@ -164,6 +165,14 @@ class TicketConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SymmetricConfig:
+    """Sessions that find out their role: code point of their extension, and seconds to listen before speaking, at the most."""
+
+    extension: int = SYMMETRY
+    wait: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
 class PoolConfig:
     """All of it."""
 
@@ -183,6 +192,7 @@ class PoolConfig:
     policy: PolicyConfig = PolicyConfig()
     services: Mapping[str, ServiceConfig] = field(default_factory=dict)
     tickets: TicketConfig = TicketConfig()
+    symmetric: SymmetricConfig = SymmetricConfig()
     onthefly: OntheflyConfig = field(default_factory=OntheflyConfig)
     status: SocketConfig | None = None
 
@@ -364,6 +374,19 @@ def _tickets(table: Table) -> TicketConfig:
     return made
 
 
+def _symmetric(table: Table) -> SymmetricConfig:
+    base = SymmetricConfig()
+    made = SymmetricConfig(
+        # the code points that IANA leaves to private use, but for the one that RFC 5746 had from among them before
+        extension=table.integer("extension", base.extension, 0xFF00, 0xFFFF),
+        wait=table.seconds("wait", base.wait, 0.0, 10.0),
+    )
+    table.finish()
+    if made.extension == ExtensionType.RENEGOTIATION_INFO:
+        raise table.error("extension", f"{made.extension:#06x} is renegotiation_info")
+    return made
+
+
 def _status(root: Table, first: SocketConfig) -> SocketConfig | None:
     """Beside the first socket unless the file says otherwise; an empty path is none."""
     table = root.table("status")
@@ -393,6 +416,7 @@ def _build(root: Table, name: str) -> PoolConfig:
         policy=_policy(root.table("policy")),
         services={name: _service(table) for name, table in root.table("service").named().items()},
         tickets=_tickets(root.table("tickets")),
+        symmetric=_symmetric(root.table("symmetric")),
         onthefly=onthefly(root.table("onthefly")),
         status=_status(root, sockets[0]),
     )

@@ -34,6 +34,7 @@ from tlspool_core.pool.cipher_port import CipherPort
 from tlspool_core.pool.desks import pausing
 from tlspool_core.pool.linger import linger
 from tlspool_core.pool.logs import say, session_id
+from tlspool_core.pool.peer_roles import with_role
 from tlspool_core.pool.relay import Relay
 from tlspool_core.pool.renegotiate import renegotiate
 from tlspool_core.pool.wishes import wishes_of
@@ -83,6 +84,7 @@ class Session:
         "resumption",
         "role",
         "started",
+        "symmetric",
         "wishes",
     )
 
@@ -95,7 +97,8 @@ class Session:
         self.wishes = wishes_of(request.flags)
         self.key_bound = self.wishes.key_bound or pool.config.policy.key_bound
         self.keys: frozenset[str] = frozenset()  # URIs of those that our proof rests on
-        self.role = role
+        self.role = role  # "peer" until the remote and we have found out, see `peer_roles`
+        self.symmetric = self.wishes.symmetric
         self.id: str = pool.new_session_id()
         self.local = ""
         self.remote = ""
@@ -224,7 +227,8 @@ class Session:
         self.decision = answers.decision
         self.resumption = answers.resumption
         self.keys |= answers.keys_behind(connection)
-        self.request = self.request.echo(localid=self.local, remoteid=self.remote)
+        flags = with_role(self.request.flags, self.role)
+        self.request = self.request.echo(flags=flags, localid=self.local, remoteid=self.remote)
         self._answers = None
         facts = connection.facts
         self.pool.counters.established[self.role] += 1
@@ -361,6 +365,12 @@ class Session:
             return ask(uri, *more)
 
         return asked
+
+    @property
+    def cipher(self) -> socket.socket:
+        """The cipher connection, as long as the handshake runs."""
+        assert self._cipher is not None
+        return self._cipher
 
     def local_address(self) -> str:
         """Our end of the cipher connection as text; empty if it has none, or once the relay has it."""

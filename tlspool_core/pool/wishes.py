@@ -17,6 +17,7 @@ class Wishes:
 
     client: bool  # we can be the client, and the remote the server
     server: bool
+    symmetric: bool  # we may be the client, and the remote may take either role: whose hello counts is found out
     without_sni: bool
     ignore_caches: bool
     remote: RemoteIdentity
@@ -35,9 +36,11 @@ def _parse(value: int) -> Wishes:
         remote = RemoteIdentity.IGNORED
     else:
         remote = RemoteIdentity.REQUESTED if flags & StartTlsFlags.REQUEST_REMOTEID else RemoteIdentity.REQUIRED
+    peer = StartTlsFlags.REMOTEROLE_PEER
     return Wishes(
         client=bool(flags & StartTlsFlags.LOCALROLE_CLIENT and flags & StartTlsFlags.REMOTEROLE_SERVER),
         server=bool(flags & StartTlsFlags.LOCALROLE_SERVER and flags & StartTlsFlags.REMOTEROLE_CLIENT),
+        symmetric=bool(flags & StartTlsFlags.LOCALROLE_CLIENT) and flags & peer == peer,
         without_sni=bool(flags & StartTlsFlags.WITHOUT_SNI),
         ignore_caches=bool(flags & StartTlsFlags.IGNORE_CACHES),
         remote=remote,
@@ -56,13 +59,13 @@ def wishes_of(flags: StartTlsFlags) -> Wishes:
 
 
 def role_of(request: StartTls) -> str:
-    """The role in TLS that an application gives us. Raises WireError for what the pool does not do."""
+    """The role in TLS that an application gives us, "peer" for either. Raises WireError for what the pool does not do."""
     wishes = wishes_of(request.flags)
     # the original's tunnel leaves the protocol out and sets the DTLS flag for SCTP's sake: on a stream neither says anything
     if request.ipproto not in (IpProtocol.UNSAID, IpProtocol.TCP):
         raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does TLS over TCP only")
     if wishes.client and wishes.server:
-        raise WireError(ErrorCode.COMMAND_NOT_IMPLEMENTED, "The TLS Pool does not do symmetric (peer) roles")
+        return "peer"
     if not wishes.client and not wishes.server:
         raise WireError(ErrorCode.ROLES_UNSUITABLE)
     return "client" if wishes.client else "server"
