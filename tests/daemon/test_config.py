@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlspool_core.pool.config import ConfigurationError, default_path, load_config, parse_config
+from tlspool_core.tls.padding import POWERS, Padding
 
 FULL = """
 workers = 2
@@ -52,6 +53,8 @@ servers = ["127.0.0.1"]
 
 [tls]
 versions = ["1.3"]
+handshake_padding = 1024
+record_padding = "powers"
 
 [policy]
 default = "TI&"
@@ -82,6 +85,8 @@ def test_everything_arrives() -> None:
     assert config.alpn("imap") == ("imap",)
     assert config.alpn("ldap") == ()
     assert config.tickets.lifetime == 600
+    assert config.tls.padding == Padding(1024, POWERS)
+    assert parse_config("", "empty.toml").tls.padding == Padding(512, 0)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +109,8 @@ def test_everything_arrives() -> None:
         ("[plugins]\nrequired = ['a']\ndisabled = ['a']\n", "x.toml:3: plugins.disabled: 'a' is required, too"),
         ("[plugins]\nrequired = ['a', 'a']\n", "x.toml:2: plugins.required: names something twice"),
         ("[tls]\nversions = ['1.1']\n", "x.toml:2: tls.versions: '1.1' is not possible"),
+        ("[tls]\nrecord_padding = 'power'\n", "x.toml:2: tls.record_padding: 'power' is neither a number nor one of powers"),
+        ("[tls]\nrecord_padding = 16385\n", "x.toml:2: tls.record_padding: must lie between 0 and 16384"),
         ("[tls]\nversions = []\n", "x.toml:2: tls.versions: must name at least one"),
         ("[service.http]\nalpn = ['']\n", "x.toml:2: service.http.alpn: '' is no ALPN name"),
         ("[tickets]\nlifetime = 604801\n", "x.toml:2: tickets.lifetime: must lie between 1 and 604800"),

@@ -23,6 +23,7 @@ from tests.interop.programs import Go, Node, Nss, Rustls
 from tlspool_core.testing.peers import Answers, SoftwareCredential, TicketBox
 from tlspool_core.testing.programs import Link, Programs
 from tlspool_core.tls import TlsConnection
+from tlspool_core.tls.padding import POWERS, Padding
 from tlspool_core.tls.questions import ClientAuth
 from tlspool_core.tls.seams import CertificateEntry
 from tlspool_core.tls.settings import ClientSettings, ServerSettings
@@ -91,7 +92,7 @@ def test_matrix(kind: type[Peer], spec: Spec, files: Files, programs: Programs) 
 def _settings(spec: Spec, kind: type[Any], **more: Any) -> Any:
     """What both roles have in common."""
     groups = (GROUPS[spec.group],) if spec.group else (0x18,) if spec.feature == "HelloRetryRequest" else ()
-    return kind(versions=(spec.version,), groups=groups, **more)
+    return kind(versions=(spec.version,), groups=groups, padding=Padding(handshake=512, data=POWERS), **more)
 
 
 def _check_facts(spec: Spec, connection: TlsConnection, *, again: bool) -> None:

@@ -112,6 +112,21 @@ def test_flood_of_warnings(make: Any) -> None:
     assert isinstance(pair.server.failed, alerts.TooManyWarnings)
 
 
+def test_data_in_bulk_makes_warnings_right(make: Any) -> None:
+    pair = make.established()
+    for _ in range(4):
+        pair.client._channel.write(21, b"\1\x5a")
+    pair.run()
+    pair.server.received_bulk()
+    for _ in range(4):
+        pair.client._channel.write(21, b"\1\x5a")
+    pair.run()
+    assert pair.complete
+    pair.client._channel.write(21, b"\1\x5a")
+    pair.run()
+    assert isinstance(pair.server.failed, alerts.TooManyWarnings)
+
+
 @pytest.mark.parametrize("request_peer", [False, True])
 def test_key_update(make: Any, request_peer: bool) -> None:
     pair = make.established()

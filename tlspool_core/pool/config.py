@@ -24,12 +24,14 @@ from tlspool_core.policy.levels import LENIENT, STRICT, SecurityLevel
 from tlspool_core.pool.onthefly import OntheflyConfig, onthefly
 from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
 from tlspool_core.tls.enums import SYMMETRY, ExtensionType
+from tlspool_core.tls.padding import MAX_MULTIPLE, POWERS, Padding
 
 __all__ = ["ConfigurationError", "PoolConfig", "default_path", "load_config", "parse_config"]
 
 Settings = Mapping[str, Any]
 
 SYSTEM_CONFIG = Path("/etc/tlspool/tlspool.toml")
+_PADDING = Padding(handshake=512)
 
 # Services whose application protocol has an ALPN name of its own (IANA registry "TLS ALPN Protocol IDs"). Naming it keeps a session
 # from being diverted to a server of another protocol under the same certificate (the ALPACA attack).
@@ -130,6 +132,7 @@ class TlsConfig:
     signature_schemes: tuple[str, ...] = ()
     key_log: str = ""
     certificate_compression: bool = False
+    padding: Padding = _PADDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +315,10 @@ def _tls(table: Table) -> TlsConfig:
         signature_schemes=table.texts("signature_schemes"),
         key_log=table.text("key_log"),
         certificate_compression=table.boolean("certificate_compression", False),
+        padding=Padding(
+            handshake=table.number_or_word("handshake_padding", _PADDING.handshake, MAX_MULTIPLE, {"powers": POWERS}),
+            data=table.number_or_word("record_padding", _PADDING.data, MAX_MULTIPLE, {"powers": POWERS}),
+        ),
     )
     table.finish()
     if not made.versions:

@@ -112,6 +112,7 @@ class Engine:
             "extra_schemes": tuple(schemes),
             "extra_forms": tuple(forms),
             "certificate_compression": tls.certificate_compression,
+            "padding": tls.padding,
             "key_log": self._key_log.write if self._key_log else None,
         }
 

@@ -147,6 +147,15 @@ class Table:
                 raise self.error(key, f"must be a list of whole numbers between {minimum} and {maximum}, not {value!r}")
         return tuple(value)
 
+    def number_or_word(self, key: str, default: int, maximum: int, words: Mapping[str, int]) -> int:
+        """A whole number, or what one of a few words stands for."""
+        value = self._take(key, (str, int), f"a whole number or one of {', '.join(words)}")
+        if isinstance(value, str):
+            if value not in words:
+                raise self.error(key, f"{value!r} is neither a number nor one of {', '.join(words)}")
+            return words[value]
+        return int(self._ranged(key, value, default, 0, maximum))
+
     def seconds(self, key: str, default: float, minimum: float = 0.0, maximum: float = 86400.0 * 31) -> float:
         return float(self._ranged(key, self._take(key, (int, float), "a number of seconds"), default, minimum, maximum))
 

@@ -8,7 +8,7 @@ buffer into another, with the protection objects of the connection's `RecordLaye
 
 Sealing.  TLS 1.3 encrypts the content type behind the data.  The byte behind a fragment is the first one of the next fragment, so
 it is put aside, replaced by the type, and put back once the fragment is encrypted.  Every header is written anew.  Nothing in the
-buffers is relied on from an earlier batch.
+buffers is relied on from an earlier batch.  CBC, and records that are to be padded, have no fast way and are sealed one by one.
 
 Opening.  Records are decrypted one behind the other; in TLS 1.3 the content type that ends each of them is overwritten by
 the next.  Whatever is not plain application data in a full and unpadded record is left alone, sequence number included: another
@@ -67,13 +67,20 @@ def seal_batch(records: RecordLayer, plain: memoryview, length: int, out: memory
     `sealed_capacity`.  Raises InternalError if the key's sequence numbers are used up.
     """
     protection = records.write_protection
+    if records.padding is not None and records.padding.data:
+        return _seal_each(records, plain, length, out)
     if isinstance(protection, XorNonce13):
         return _seal13(protection, plain, length, out, records.max_fragment)
     if isinstance(protection, AeadProtection):
         return _seal12(protection, plain, length, out, records.max_fragment)
+    return _seal_each(records, plain, length, out)
+
+
+def _seal_each(records: RecordLayer, plain: memoryview, length: int, out: memoryview) -> int:
+    """What has no fast way: CBC, and padding."""
     filled = 0
     for start in range(0, length, records.max_fragment):
-        record = protection.seal(_DATA, plain[start : min(start + records.max_fragment, length)])
+        record = records.seal(_DATA, plain[start : min(start + records.max_fragment, length)])
         out[filled : filled + len(record)] = record
         filled += len(record)
     return filled

@@ -142,6 +142,11 @@ class Channel:
             raise UnknownAlertLevel(f"alert level {level}")
         raise AlertReceived(description)
 
+    def saw_application_data(self) -> None:
+        """Someone opened application data past this channel: what was counted as a flood was none."""
+        self._warnings = 0
+        self.records.saw_application_data()
+
     @property
     def inside_message(self) -> bool:
         """Handshake bytes are held that no one has taken yet."""

@@ -168,7 +168,7 @@ class TlsConnection:
 
     def received_bulk(self) -> None:
         """Application data was opened without `receive`; to be told before the next `receive`, and at the key's usage limit."""
-        self.records.saw_application_data()
+        self._channel.saw_application_data()
         self._guard(self.established.received_data)
 
     def before_bulk(self) -> None:

@@ -212,6 +212,7 @@ class Handshake(Generic[S]):
             self.know(extended_master_secret=True)  # what RFC 7627 brought to TLS 1.2 is always so in TLS 1.3
             self.channel.strict_alerts = True
             self.channel.records.change_cipher_spec = CcsRule.DROP
+            self.channel.records.padding = self.settings.padding
 
     def set_read_protection(self, protection: Protection) -> None:
         self.channel.set_read_protection(protection)

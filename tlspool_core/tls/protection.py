@@ -194,6 +194,12 @@ class XorNonce13(AeadProtection):
         nonce = (self.iv ^ self.take_sequences()).to_bytes(12, "big")
         return header + self.aead.encrypt(nonce, b"".join((fragment, _BYTE[content_type])), header)
 
+    def seal_padded(self, content_type: int, fragment: Buffer, zeros: int) -> bytes:
+        """As `seal`, with that many bytes of padding behind the content type."""
+        header = _header(_DATA, 0x0303, len(fragment) + self.overhead + zeros)
+        nonce = (self.iv ^ self.take_sequences()).to_bytes(12, "big")
+        return header + self.aead.encrypt(nonce, b"".join((fragment, _BYTE[content_type], bytes(zeros))), header)
+
     def open(self, header: bytes, fragment: Buffer) -> tuple[int, bytes]:
         inner = self._open((self.iv ^ self.sequence).to_bytes(12, "big"), fragment, header)
         if inner[-1:] in (b"\0", b""):  # padding

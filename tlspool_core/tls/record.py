@@ -34,7 +34,8 @@ from tlspool_core.tls.alerts import (
     UnexpectedRecordType,
 )
 from tlspool_core.tls.enums import ContentType
-from tlspool_core.tls.protection import HEADER_LENGTH, Buffer, NullProtection, Protection
+from tlspool_core.tls.padding import Padding
+from tlspool_core.tls.protection import HEADER_LENGTH, Buffer, NullProtection, Protection, XorNonce13
 
 MAX_PLAINTEXT: Final = 2**14
 MAX_EXPANSION_13: Final = 256
@@ -65,7 +66,7 @@ class CcsRule(Enum):
 class RecordLayer:
     """Both directions of one connection.
 
-    The driver sets `version` as soon as it is negotiated, and `change_cipher_spec` as the flow goes on.  Lengths are in bytes.
+    The driver sets `version` and `padding` as soon as they are known, `change_cipher_spec` as the flow goes on.  Lengths are in bytes.
     `receive_limit` bounds the plaintext of a protected record, in TLS 1.3 with content type and padding.
     """
 
@@ -78,6 +79,7 @@ class RecordLayer:
         "_seen_ccs",
         "_send_limit",
         "change_cipher_spec",
+        "padding",
         "read_protection",
         "receive_limit",
         "version",
@@ -90,6 +92,7 @@ class RecordLayer:
         self.write_protection: Protection = NullProtection(first_version)
         self.version = 0
         self.change_cipher_spec = CcsRule.DELIVER
+        self.padding: Padding | None = None
         self._incoming = bytearray()
         self._outgoing = bytearray()
         self.receive_limit = MAX_PLAINTEXT + 1
@@ -263,10 +266,18 @@ class RecordLayer:
             self._outgoing += _CCS_RECORD
             return
         step = self.max_fragment
-        protection = self.write_protection
         view = memoryview(data)
         for start in range(0, len(view), step):
-            self._outgoing += protection.seal(content_type, view[start : start + step])
+            self._outgoing += self.seal(content_type, view[start : start + step])
+
+    def seal(self, content_type: int, fragment: Buffer) -> bytes:
+        """One record, padded if it is to be; `fragment` has at most `max_fragment` bytes."""
+        protection, padding = self.write_protection, self.padding
+        if padding is not None and isinstance(protection, XorNonce13):
+            zeros = padding.zeros(content_type, len(fragment) + 1, self._send_limit)
+            if zeros:
+                return protection.seal_padded(content_type, fragment, zeros)
+        return protection.seal(content_type, fragment)
 
     @property
     def has_output(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tlspool_core.tls.enums import SYMMETRY
+from tlspool_core.tls.padding import Padding
 from tlspool_core.tls.seams import CertificateForm, CipherSuite, HandshakeExtension, KeyExchange, SignatureScheme, Version
 
 TLS12: Version = 0x0303
@@ -50,6 +51,7 @@ class Settings:
     extensions: Sequence[HandshakeExtension] = ()
     # limits and options
     record_size_limit: int = 16385
+    padding: Padding | None = None  # of what we send in TLS 1.3
     max_certificate_message: int = 100_000
     max_handshake_bytes: int = 250_000
     middlebox_compatibility: bool = True
