@@ -1,4 +1,4 @@
-"""A real KDC of MIT Kerberos with a realm of its own, on loopback and a free port, for the time of the tests."""
+"""A real KDC of MIT Kerberos with two realms that trust each other, on loopback and a free port, for the time of the tests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for kdh_helpers and kdh_peer
 
-REALM = "KDH.EXAMPLE"
+REALM, OTHER = "KDH.EXAMPLE", "OTHER.EXAMPLE"
 
 
 @dataclass(frozen=True)
 class Realm:
-    """Where things lie: configuration and keytabs."""
+    """Where things lie: configuration and keytabs. Services of both realms are in one keytab, users in another."""
 
     directory: Path
     environment: dict[str, str]
@@ -33,17 +33,17 @@ class Realm:
     def users(self) -> str:
         return f"FILE:{self.directory}/users.keytab"
 
-    def admin(self, *queries: str) -> None:
+    def admin(self, realm: str, *queries: str) -> None:
         """Run kadmin.local."""
-        for query in queries:
-            done = subprocess.run(
-                ["/usr/sbin/kadmin.local", "-r", REALM, "-q", query],
-                env=self.environment,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            assert "while" not in done.stderr, done.stderr
+        command = ["/usr/sbin/kadmin.local", "-r", realm]
+        text = "\n".join(queries) + "\n"
+        done = subprocess.run(command, env=self.environment, input=text, capture_output=True, text=True, check=True)
+        assert "while" not in done.stderr, done.stderr
+
+    def kinit(self, cache: str, user: str, password: str, *options: str) -> None:
+        """Put a ticket-granting ticket into a cache."""
+        command = ["kinit", "-c", cache, *options, user]
+        subprocess.run(command, input=password.encode() + b"\n", env=self.environment, check=True, capture_output=True)
 
 
 def _free_port() -> int:
@@ -54,17 +54,19 @@ def _free_port() -> int:
 
 
 def _configure(directory: Path, port: int) -> dict[str, str]:
+    realms = "".join(f" {name} = {{\n  kdc = 127.0.0.1:{port}\n }}\n" for name in (REALM, OTHER))
     (directory / "krb5.conf").write_text(
         f"[libdefaults]\n default_realm = {REALM}\n dns_lookup_kdc = false\n dns_lookup_realm = false\n"
-        f" dns_canonicalize_hostname = false\n rdns = false\n udp_preference_limit = 1\n"
-        f"[realms]\n {REALM} = {{\n  kdc = 127.0.0.1:{port}\n }}\n"
+        f" dns_canonicalize_hostname = false\n rdns = false\n udp_preference_limit = 1\n[realms]\n{realms}"
+    )
+    own = "".join(
+        f" {name} = {{\n  database_name = {directory}/{name}\n  key_stash_file = {directory}/{name}.stash\n"
+        f"  supported_enctypes = aes256-cts:normal aes128-cts:normal\n  max_life = 1h\n  max_renewable_life = 1d\n }}\n"
+        for name in (REALM, OTHER)
     )
     (directory / "kdc.conf").write_text(
         f"[kdcdefaults]\n kdc_listen = 127.0.0.1:{port}\n kdc_tcp_listen = 127.0.0.1:{port}\n"
-        f"[realms]\n {REALM} = {{\n  database_name = {directory}/principal\n  key_stash_file = {directory}/stash\n"
-        f"  acl_file = {directory}/acl\n  supported_enctypes = aes256-cts:normal aes128-cts:normal\n  max_life = 1h\n"
-        f"  max_renewable_life = 1d\n }}\n"
-        f"[logging]\n kdc = FILE:{directory}/kdc.log\n"
+        f"[realms]\n{own}[logging]\n kdc = FILE:{directory}/kdc.log\n"
     )
     kerberos = {"KRB5_CONFIG": f"{directory}/krb5.conf", "KRB5_KDC_PROFILE": f"{directory}/kdc.conf"}
     return {**os.environ, **kerberos, "KRB5CCNAME": f"FILE:{directory}/ccache"}
@@ -72,22 +74,37 @@ def _configure(directory: Path, port: int) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
-    """The realm, with two services, a user with a keytab and a user with a password."""
+    """Two realms, with services, users with a key in a keytab, and users with a password."""
     directory, port = tmp_path_factory.mktemp("kdc"), _free_port()
     environment = _configure(directory, port)
     found = Realm(directory, environment)
-    create = ["/usr/sbin/kdb5_util", "create", "-s", "-r", REALM, "-P", "master"]
-    subprocess.run(create, env=environment, check=True, capture_output=True)
+    for name in (REALM, OTHER):
+        create = ["/usr/sbin/kdb5_util", "create", "-s", "-r", name, "-P", "master"]
+        subprocess.run(create, env=environment, check=True, capture_output=True)
+    trust = (f"addprinc -pw shared krbtgt/{OTHER}@{REALM}", f"addprinc -pw shared krbtgt/{REALM}@{OTHER}")
     found.admin(
+        REALM,
         "addprinc -randkey http/web.kdh.example",
+        "addprinc -randkey imap/web.kdh.example",
         "addprinc -randkey imap/mail.kdh.example",
+        "addprinc -randkey HTTP/old.kdh.example",
         "addprinc -randkey john",
+        "addprinc -randkey anna\\@kdh.example",
         "addprinc -pw sesame mary",
-        f"ktadd -k {directory}/services.keytab http/web.kdh.example imap/mail.kdh.example",
-        f"ktadd -k {directory}/users.keytab john",
+        f"ktadd -k {directory}/services.keytab http/web.kdh.example imap/web.kdh.example imap/mail.kdh.example HTTP/old.kdh.example",
+        f"ktadd -k {directory}/users.keytab john anna\\@kdh.example",
+        *trust,
+    )
+    found.admin(
+        OTHER,
+        "addprinc -randkey http/web.other.example",
+        "addprinc -randkey olga",
+        f"ktadd -k {directory}/services.keytab http/web.other.example",
+        f"ktadd -k {directory}/users.keytab olga",
+        *trust,
     )
     ready = directory / "kdc.log"
-    with subprocess.Popen(["/usr/sbin/krb5kdc", "-n", "-r", REALM], env=environment, stderr=subprocess.DEVNULL) as kdc:
+    with subprocess.Popen(["/usr/sbin/krb5kdc", "-n", "-r", REALM, "-r", OTHER], env=environment, stderr=subprocess.DEVNULL) as kdc:
         try:
             _wait(ready, kdc)
             with pytest.MonkeyPatch.context() as patch:

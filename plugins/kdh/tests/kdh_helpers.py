@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES
 from tlspool_kdh.exchange import TicketCredential, TicketPeer
-from tlspool_kdh.tickets import Service
+from tlspool_kdh.mit import Sought, Source
+from tlspool_kdh.tickets import ClientTicket, Principal, Service
+from tlspool_kdh.wallet import Tickets
 
 from tlspool_core.api import EngineParts
 from tlspool_core.testing.peers import Answers
 from tlspool_core.tls.questions import AnyQuestion, ExaminePeer, Sign
 
+REALM = "KDH.EXAMPLE"
 WEB = "http/web.kdh.example@KDH.EXAMPLE"
 MAIL = "imap/mail.kdh.example@KDH.EXAMPLE"
 PARTS = EngineParts((FORM,), SUITES, SCHEMES)
@@ -31,3 +35,13 @@ class TicketAnswers(Answers):
                 assert self.service is not None
                 return TicketPeer(question.entries, self.service.open(question.entries[0].data), self.service)
         return Answers.answer(self, question)
+
+
+def source(principal: str = "", **where: Any) -> Source:
+    """A source for one principal."""
+    return Source((Sought(Principal.parse(principal)),) if principal else (), **where)
+
+
+def fetch(whose: Source, service: str) -> ClientTicket:
+    """A ticket, asked of the KDC now."""
+    return Tickets().get(whose, (Principal.parse(service),))

@@ -248,7 +248,11 @@ class Peer:
 
     def send_record(self, kind: int, body: bytes) -> None:
         sealed = body if self._out is None else self._out.seal(kind, body)
-        self.sock.sendall(bytes((kind, 3, 3)) + vector(2, sealed))
+        try:
+            self.sock.sendall(bytes((kind, 3, 3)) + vector(2, sealed))
+        except BrokenPipeError:
+            self.read_record()  # an alert that came meanwhile says more
+            raise
 
     def _exactly(self, size: int) -> bytes:
         found = b""

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kdh_helpers import MAIL, PARTS, WEB, TicketAnswers
+from kdh_helpers import MAIL, PARTS, WEB, TicketAnswers, fetch, source
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
-from tlspool_kdh.mit import Source, fetch, keytab_keys
+from tlspool_kdh.mit import keytab_keys
 from tlspool_kdh.relief import ClientRelief, ServerRelief
 from tlspool_kdh.tickets import ClientTicket, Service
 
@@ -32,7 +32,7 @@ from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettin
 @pytest.fixture(scope="module")
 def held(realm: Any) -> ClientTicket:
     """John's ticket for the web service."""
-    return fetch(Source("john@KDH.EXAMPLE", keytab=realm.users), WEB)
+    return fetch(source("john@KDH.EXAMPLE", keytab=realm.users), WEB)
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ class TestRefusals:
 
 
 def test_a_ticket_for_another_service_of_the_keytab(realm: Any, service: Service) -> None:
-    mail = fetch(Source("john@KDH.EXAMPLE", keytab=realm.users), MAIL)
+    mail = fetch(source("john@KDH.EXAMPLE", keytab=realm.users), MAIL)
     for pair in (
         kdh_only(mail, service, accepts=lambda name: str(name) == WEB),
         relief(mail, service, accepts=lambda name: str(name) == WEB),

@@ -12,11 +12,11 @@ from typing import Any
 import krb5
 import pytest
 from cryptography import x509
-from kdh_helpers import WEB, TicketAnswers
+from kdh_helpers import WEB, TicketAnswers, fetch, source
 from kdh_peer import P256, P384, P521, AlertCame, Client, Server, SessionKey
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
-from tlspool_kdh.mit import Source, fetch, keytab_keys
+from tlspool_kdh.mit import keytab_keys
 from tlspool_kdh.tickets import ClientTicket, Service
 
 from tlspool_core.testing.peers import Answers, answer_all, software_credential
@@ -35,7 +35,7 @@ COMMON: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def held(realm: Any) -> ClientTicket:
-    return fetch(Source("john@KDH.EXAMPLE", keytab=realm.users), WEB)
+    return fetch(source("john@KDH.EXAMPLE", keytab=realm.users), WEB)
 
 
 @contextmanager

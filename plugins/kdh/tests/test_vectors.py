@@ -113,13 +113,13 @@ def test_a_certificate_message_is_one_ticket() -> None:
 
 def test_the_extension_byte_by_byte() -> None:
     assert build(b"abc").hex() == "0001" + "0003" + b"abc".hex() + "0000"
-    assert parse(build(b"abc")) == b"abc"
+    assert parse(build(b"abc")).ticket == b"abc"
     for wrong, kind in (
         (b"", DecodeError),
         (build(b"abc")[:-1], DecodeError),
         (build(b"abc") + b"\0", DecodeError),
         (b"\0\2" + build(b"abc")[2:], IllegalParameter),
-        (build(b"abc")[:-1] + b"\1", IllegalParameter),
+        (build(b"abc")[:-1] + b"\2", IllegalParameter),
     ):
         with pytest.raises(kind):
             parse(wrong)

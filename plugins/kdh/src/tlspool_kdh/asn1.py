@@ -101,6 +101,12 @@ class Authenticator(core.Sequence):  # type: ignore[misc]
     )
 
 
+class KRB5PrincipalName(core.Sequence):  # type: ignore[misc]
+    """RFC 4556 section 3.2.2: a principal with its realm."""
+
+    _fields = (("realm", core.GeneralString, _at(0)), ("principalName", PrincipalName, _at(1)))
+
+
 def decode(kind: type[core.Sequence], data: bytes) -> dict[str, Any]:
     """The values of a message as plain Python objects. Raises ValueError on anything that is not exactly one such message."""
     if len(data) > MAX_BYTES:

@@ -2,46 +2,51 @@
 
 Theory of operation
 -------------------
-`krb5` wraps libkrb5.  A ticket is asked of the KDC with a key of a keytab or with a password, directly for the service; out of a
-credential cache it is taken, or had through `gssapi`, which fetches tickets for services by the ticket-granting ticket.  All of it
-blocks, up to the time that libkrb5 gives a KDC; so it is called from worker threads only.  A context of libkrb5 is for one thread, and
-each call makes its own.  Every error becomes a `KerberosError` in words.
+`krb5` wraps libkrb5.  Initial credentials are asked of the KDC with a key of a keytab or with a password, for the first of several names
+that the KDC knows, and put into a cache in memory; what lies in somebody's own cache is copied into one.  By the ticket-granting ticket
+that lies there, `library` asks for tickets of services, in other realms too, and of users.  All of it blocks, up to the time that
+libkrb5 gives a KDC; so it is called from worker threads only.  A context of libkrb5 is for one thread, and each call makes its own.
+Every error becomes a `KerberosError` in words.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
-import gssapi
 import krb5
-from gssapi.raw.misc import GSSError
 
+from tlspool_core.api import KeyStoreError
+from tlspool_kdh import library
 from tlspool_kdh.crypto import ENCTYPES, KerberosKey
+from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.tickets import ClientTicket, FindKey, Principal
 
-
-class KerberosError(Exception):
-    """What Kerberos could not do, in words for the operator; names files and principals, holds no secret."""
-
+# codes of krb5.h
+NAME_UNKNOWN: Final = frozenset({-1765328378, -1765328203, -1765328316})  # C_PRINCIPAL_UNKNOWN, KT_NOTFOUND, WRONG_REALM
+SERVICE_UNKNOWN: Final = -1765328377  # KRB5KDC_ERR_S_PRINCIPAL_UNKNOWN
+BAD_PASSWORD: Final = frozenset({-1765328353, -1765328360})  # KRB5KRB_AP_ERR_BAD_INTEGRITY, KRB5KDC_ERR_PREAUTH_FAILED
+_RENEWABLE_FOR: Final = 7 * 86_400  # seconds that we should like to be able to renew a ticket; the KDC has its own limit
+_TGS: Final = "krbtgt"
 
 # what libkrb5 says in words that help nobody
-_WORDS = {-1765328353: "the password or key is wrong"}  # KRB5KRB_AP_ERR_BAD_INTEGRITY
+_WORDS: Final = dict.fromkeys(BAD_PASSWORD, "the password or key is wrong")
 
 
 @contextmanager
 def _in_words(doing: str) -> Iterator[None]:
     try:
         yield
-    except krb5.Krb5Error as error:
-        raise KerberosError(f"{doing}: {_WORDS.get(error.err_code, error)}") from None
-    except GSSError as error:
+    except (krb5.Krb5Error, library.LibraryError) as error:
+        words = _WORDS.get(error.err_code) or str(error).removesuffix(f" {error.err_code}")
+        raise KerberosError(f"{doing}: {words}", error.err_code) from None
+    except (ValueError, KeyStoreError) as error:
         raise KerberosError(f"{doing}: {error}") from None
-    except ValueError as error:
-        raise KerberosError(f"{doing}: {error}") from None
+
+
+# --- keytabs ------------------------------------------------------------------------------------------------------------------
 
 
 def keytab_keys(keytab: str) -> FindKey:
@@ -51,8 +56,7 @@ def keytab_keys(keytab: str) -> FindKey:
         context = krb5.init_context()
         try:
             table = krb5.kt_resolve(context, keytab.encode())
-            name = krb5.parse_name_flags(context, str(principal).encode())
-            entry = krb5.kt_get_entry(context, table, name, kvno or 0, enctype)
+            entry = krb5.kt_get_entry(context, table, _native(context, principal), kvno or 0, enctype)
         except krb5.Krb5Error as error:
             raise LookupError(f"no key for {principal}, encryption type {enctype}, in {keytab}: {error}") from None
         return KerberosKey(enctype, entry.key.data)
@@ -78,92 +82,164 @@ def keytab_principals(keytab: str) -> list[KeyEntry]:
         for entry in krb5.kt_resolve(context, keytab.encode()):
             kind = entry.key.enctype
             name = krb5.enctype_to_name(kind, False)
-            found.append(KeyEntry(_principal(_text(context, entry.principal)), entry.kvno, name, kind in ENCTYPES))
+            found.append(KeyEntry(_principal(entry.principal), entry.kvno, name, kind in ENCTYPES))
     return found
+
+
+# --- names --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """A name to try for somebody: a principal, or what the KDC may know as an enterprise name (RFC 6806 section 5)."""
+
+    principal: Principal
+    enterprise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a client's tickets come from: one of a cache, a keytab, or a password, which is asked for when needed."""
+    """Whose tickets, by which of several names, and from where: one of a cache, a keytab, or a password that is asked for when needed."""
 
-    principal: str = ""
+    names: tuple[Sought, ...] = ()
     ccache: str = ""
     keytab: str = ""
-    password: Callable[[], bytes] | None = field(default=None, repr=False)
+    key_uri: str = ""  # where the password lies, to tell one source from another
+    password: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return " or ".join(str(one.principal) for one in self.names)
 
 
-def fetch(source: Source, service: str) -> ClientTicket:
-    """A ticket for `service`, written with its realm. Blocks. Raises KerberosError."""
+def _native(context: krb5.Context, principal: Principal) -> krb5.Principal:
+    return krb5.build_principal(context, principal.realm.encode(), [name.encode() for name in principal.names])
+
+
+def _principal(name: krb5.Principal) -> Principal:
+    return Principal.build(tuple(part.decode() for part in name.components), name.realm.decode())
+
+
+# --- caches and tickets -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """A cache in memory, and the ticket-granting ticket in it, None if there is only something else."""
+
+    cache: str
+    client: Principal
+    granting: ClientTicket | None
+    renewable: float = 0.0  # seconds since the epoch up to which it can be renewed
+
+
+def initial(source: Source) -> Purse:
+    """Ask the KDC of the first name that it knows. Blocks. Raises KerberosError."""
+    problems = []
+    for one in source.names:
+        try:
+            with _in_words(f"no ticket for {one.principal}"):
+                context = krb5.init_context()
+                return _fill(context, [_ask_initial(context, source, one)])
+        except KerberosError as error:
+            problems.append(error)
+            if error.code not in NAME_UNKNOWN:
+                break
+    if not problems:
+        raise KerberosError("no name to get a ticket for")
+    raise KerberosError("; ".join(map(str, problems)), problems[-1].code)
+
+
+def _ask_initial(context: krb5.Context, source: Source, one: Sought) -> krb5.Creds:
+    client = _native(context, one.principal)
+    options = krb5.get_init_creds_opt_alloc(context)
+    krb5.get_init_creds_opt_set_renew_life(options, _RENEWABLE_FOR)
+    krb5.get_init_creds_opt_set_etype_list(options, sorted(ENCTYPES, key=lambda kind: (kind != 18, -kind)))
+    if one.enterprise:
+        client.type = krb5.NameType.enterprise_principal
+        krb5.get_init_creds_opt_set_canonicalize(options, True)
+    if source.keytab:
+        table = krb5.kt_resolve(context, source.keytab.encode())
+        return krb5.get_init_creds_keytab(context, client, options, table)
+    if source.password is None:
+        raise ValueError("there is no cache, keytab or password to get one by")
+    return krb5.get_init_creds_password(context, client, options, source.password())
+
+
+def _fill(context: krb5.Context, made: Sequence[krb5.Creds]) -> Purse:
+    """A cache in memory with these credentials, all of one client."""
+    cache = krb5.cc_new_unique(context, b"MEMORY")
+    krb5.cc_initialize(context, cache, made[0].client)
+    for one in made:
+        krb5.cc_store_cred(context, cache, one)
+    client = _principal(made[0].client)
+    local = (_TGS, client.realm)
+    granting = max((one for one in made if _principal(one.server) == Principal(local, client.realm)), key=_end, default=None)
+    name = f"MEMORY:{cache.name.decode()}"
+    if granting is None:
+        return Purse(name, client, None)
+    return Purse(name, client, _ticket(granting), float(granting.times.renew_till))
+
+
+def _end(made: krb5.Creds) -> int:
+    end: int = made.times.endtime
+    return end
+
+
+def renewed(purse: Purse) -> Purse:
+    """The same with a ticket-granting ticket that lasts longer (RFC 4120 section 2.3). Blocks. Raises KerberosError."""
+    with _in_words(f"the ticket of {purse.client} cannot be renewed"):
+        context = krb5.init_context()
+        cache = krb5.cc_resolve(context, purse.cache.encode())
+        return _fill(context, [krb5.get_renewed_creds(context, cache.principal, cache)])
+
+
+def copied(source: Source) -> Purse:
+    """What lies in the source's own cache, if it belongs to one of its names. Raises KerberosError."""
+    with _in_words(f"cannot use {source.ccache}"):
+        context = krb5.init_context()
+        cache = krb5.cc_resolve(context, source.ccache.encode())
+        client = _principal(cache.principal)
+        if source.names and client not in [one.principal for one in source.names]:
+            raise ValueError(f"it is of {client}, and not of {source}")
+        found = [one for one in cache if one.server.realm != b"X-CACHECONF:"]
+        if not found:
+            raise ValueError("it is empty")
+        return _fill(context, found)
+
+
+def forget(purse: Purse) -> None:
+    """Let go of a cache in memory. Never raises."""
     context = krb5.init_context()
-    with _in_words(f"no ticket for {service}"):
-        if source.ccache:
-            return _from_cache(context, source, service)
-        client = krb5.parse_name_flags(context, source.principal.encode())
-        options = krb5.get_init_creds_opt_alloc(context)
-        wanted = service.encode()
-        if source.keytab:
-            table = krb5.kt_resolve(context, source.keytab.encode())
-            made = krb5.get_init_creds_keytab(context, client, options, table, in_tkt_service=wanted)
-        elif source.password is not None:
-            made = krb5.get_init_creds_password(context, client, options, source.password(), in_tkt_service=wanted)
-        else:
-            raise KerberosError(f"no cache, keytab or password to get tickets for {source.principal}")
-        return _ticket(context, made)
+    try:
+        krb5.cc_destroy(context, krb5.cc_resolve(context, purse.cache.encode()))
+    except krb5.Krb5Error:
+        return  # it is gone already
 
 
-def _from_cache(context: krb5.Context, source: Source, service: str) -> ClientTicket:
-    cache = krb5.cc_resolve(context, source.ccache.encode())
-    if (found := _held(context, cache, service)) is not None:
-        return found
-    name = gssapi.Name(service, gssapi.NameType.kerberos_principal)
-    credentials = gssapi.Credentials(usage="initiate", store={"ccache": source.ccache})
-    gssapi.SecurityContext(name=name, creds=credentials, usage="initiate").step()  # fetches the ticket, and keeps it in the cache
-    if (found := _held(context, cache, service)) is None:
-        raise KerberosError(f"no ticket for {service} in {source.ccache}")
-    return found
+def service_ticket(purse: Purse, services: Iterable[Principal], second_ticket: bytes = b"") -> ClientTicket:
+    """A ticket for the first of the services that the KDC knows, encrypted for its key, or in the session key of a ticket-granting
+    ticket that it showed. Blocks. Raises KerberosError.
+    """
+    problems = []
+    for service in services:
+        try:
+            with _in_words(f"no ticket for {service}"):
+                return _ask_service(purse, service, second_ticket)
+        except KerberosError as error:
+            problems.append(error)
+            if error.code != SERVICE_UNKNOWN:
+                raise
+    raise problems[0] if problems else KerberosError("no service to get a ticket for")
 
 
-def _held(context: krb5.Context, cache: krb5.CCache, service: str) -> ClientTicket | None:
-    """A ticket of the cache that does not end within a minute."""
-    for one in cache:
-        if _text(context, one.server) == service and one.times.endtime > time.time() + 60:
-            return _ticket(context, one)
-    return None
+def _ask_service(purse: Purse, service: Principal, second_ticket: bytes) -> ClientTicket:
+    options = library.NO_STORE | (library.USER_USER if second_ticket else 0)
+    context = krb5.init_context()
+    client, server = _native(context, purse.client), _native(context, service)
+    packed = library.get_credentials(purse.cache, client.addr, server.addr, second_ticket, options)
+    return _ticket(krb5.unmarshal_credentials(context, packed))
 
 
-def _ticket(context: krb5.Context, made: krb5.Creds) -> ClientTicket:
+def _ticket(made: krb5.Creds) -> ClientTicket:
     key = KerberosKey(made.keyblock.enctype, made.keyblock.data)
-    client, service = (_principal(_text(context, name)) for name in (made.client, made.server))
-    return ClientTicket(client, service, made.ticket, key, float(made.times.endtime))
-
-
-def _text(context: krb5.Context, name: krb5.Principal) -> str:
-    text: str = krb5.unparse_name_flags(context, name).decode()
-    return text
-
-
-def _principal(text: str) -> Principal:
-    name, _, realm = text.rpartition("@")
-    return Principal.of({"name-string": name.split("/")}, realm)
-
-
-class Tickets:
-    """Tickets by source and service, fetched anew before they end; one for the process, called from worker threads."""
-
-    def __init__(self, margin: float = 300.0, now: Callable[[], float] = time.time) -> None:
-        self._margin = margin
-        self._now = now
-        self._held: dict[tuple[str, str, str, str], ClientTicket] = {}
-        self._lock = threading.Lock()
-
-    def get(self, source: Source, service: str) -> ClientTicket:
-        """A ticket that is good for `margin` seconds at least, if the KDC gives any. Blocks. Raises KerberosError."""
-        key = (source.principal, source.ccache, source.keytab, service)
-        with self._lock:
-            held = self._held.get(key)
-        if held is not None and held.ends > self._now() + self._margin:
-            return held
-        fresh = fetch(source, service)
-        with self._lock:
-            self._held[key] = fresh
-        return fresh
+    return ClientTicket(_principal(made.client), _principal(made.server), made.ticket, key, float(made.times.endtime))

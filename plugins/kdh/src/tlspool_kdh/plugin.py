@@ -2,18 +2,17 @@
 
 Theory of operation
 -------------------
-A *client* needs a ticket for each service, so what `load` makes is empty until a session asks.  When a session begins, it gets a box
-for its ticket; the box is filled by the first thing that the engine runs in a worker thread, the hook of the hello extension, and the
-credential shows what is in the box of the session at hand (a context variable, as asyncio keeps one per task).  A KDC that is slow
-or down therefore costs this session alone.
+A *client* needs a ticket for each service or user, so what `load` makes is empty until a session asks: see `sessions`.  Tickets that are
+at hand cost nothing; others are fetched before ClientHello by `Prefetch`, whose calls have worker threads of their own, so that a KDC
+that is slow or down costs only the sessions that need it.
 
-A *server* opens tickets with the keytabs of its local credentials; a session takes tickets for its own identity only.
+A *server* opens tickets with the keytabs of its local credentials, or, if it is a user, with the session key of its ticket-granting
+ticket; a session takes tickets for its own identity and service only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from tlspool_core.api import (
@@ -39,56 +38,18 @@ from tlspool_core.api import (
 )
 from tlspool_kdh.accounts import Account, Realms
 from tlspool_kdh.cli import KdhCommands
-from tlspool_kdh.codes import CHECKSUMS, FORM, QUANTUM_RELIEF, SCHEMES, SUITES, TICKET_TYPE
+from tlspool_kdh.codes import FORM, QUANTUM_RELIEF, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
-from tlspool_kdh.mit import KerberosError, Tickets, keytab_keys
-from tlspool_kdh.relief import ClientRelief, Prefetch, ServerRelief
-from tlspool_kdh.tickets import ClientTicket, Principal, Service
+from tlspool_kdh.gate import KerberosError
+from tlspool_kdh.mit import Source, keytab_keys
+from tlspool_kdh.relief import ClientRelief, Prefetch, ServerRelief, UserRelief
+from tlspool_kdh.sessions import ClientBox, ServerBox, SessionCredential, accepts_for, box
+from tlspool_kdh.tickets import Principal, Service
+from tlspool_kdh.wallet import Tickets
 
 TYPE = "kerberos"
 _SETTINGS = {"realms": {}, "clock_skew": 300, "ticket_margin": 300, "extension": QUANTUM_RELIEF, "quantum_relief": "required"}
-
-
-class Box:
-    """The ticket of one session; filled in a worker thread."""
-
-    def __init__(self, fetch: Callable[[], ClientTicket]) -> None:
-        self._fetch = fetch
-        self.held: ClientTicket | None = None
-
-    def fill(self) -> ClientTicket:
-        """Blocks. Raises KerberosError."""
-        if self.held is None:
-            self.held = self._fetch()
-        return self.held
-
-
-_box: ContextVar[Box | None] = ContextVar("tlspool_kdh_box", default=None)
-
-
-class SessionCredential:
-    """Shows the ticket of the session at hand."""
-
-    certificate_type = TICKET_TYPE
-    issuers: Sequence[bytes] = ()
-    roles = Role.CLIENT
-
-    @property
-    def signature_schemes(self) -> Sequence[int]:
-        """None before there is a ticket: then the credential does not fit, and another is taken."""
-        return tuple(CHECKSUMS) if self.held is not None else ()
-
-    @property
-    def entries(self) -> Sequence[CertificateEntry]:
-        """The ticket."""
-        return (CertificateEntry(self.held.ticket),) if self.held is not None else ()
-
-    @property
-    def held(self) -> ClientTicket | None:
-        """The session's ticket."""
-        box = _box.get()
-        return box.held if box is not None else None
 
 
 class RealmPredicate(Predicate):
@@ -143,24 +104,28 @@ class KerberosType(CredentialType):
             raise ValueError('[credential.kerberos] quantum_relief is "required" or "optional"')
         self.realms = Realms(_domains(values["realms"]))
         self._service.skew = float(values["clock_skew"])
-        self._tickets = Tickets(float(values["ticket_margin"]))
+        self._tickets.margin = float(values["ticket_margin"])
         self._code, self._required = values["extension"], values["quantum_relief"] == "required"
 
     async def load(self, local: LocalCredential, find_key: Callable[[str], Awaitable[Key]]) -> Credential | None:
-        """A client's is filled by its sessions; a service shows nothing."""
-        return SessionCredential() if Account.decode(local.public).principal else None
+        """What sessions fill with tickets; a server on a host shows nothing."""
+        Account.decode(local.public)
+        roles = local.roles if local.identity.user is not None else local.roles & Role.CLIENT
+        return SessionCredential(roles) if roles else None
 
     async def sign(self, credential: Credential, scheme: int, content: bytes) -> bytes:
         """An Authenticator."""
         assert isinstance(credential, SessionCredential) and credential.held is not None
-        return TicketCredential(credential.held).sign(scheme, content)
+        return TicketCredential(credential.held, credential.kdh_only).sign(scheme, content)
 
     def examine(self, certificate_type: int, entries: Sequence[CertificateEntry], config: ConfigBackend) -> PeerCredential:
-        """Open the client's ticket with the keytabs of our services."""
+        """Open the client's ticket with the keys of our services, or by our own ticket-granting ticket."""
         if len(entries) != 1:
             raise UnsupportedCertificate("exactly one ticket is wanted")
         self._read_keytabs(config)
-        return TicketPeer(tuple(entries), self._service.open(entries[0].data), self._service)
+        found, ticket = box.get(), entries[0].data
+        opened = found.open(self._service, ticket) if isinstance(found, ServerBox) else self._service.open(ticket)
+        return TicketPeer(tuple(entries), opened, self._service)
 
     def owns(self, peer: PeerCredential) -> bool:
         """Clients and services alike."""
@@ -192,7 +157,7 @@ class KerberosType(CredentialType):
             account = Account.decode(public)
         except ValueError as error:
             return str(error)
-        return f"{account.principal or 'service'} ({account.ccache or account.keytab or 'password'})"
+        return f"{account.principal or 'by its identity'} ({account.ccache or account.keytab or 'password'})"
 
     def begin(self, context: SessionContext) -> SessionParts:
         """Offer or serve Kerberos, where the local identity has it."""
@@ -200,31 +165,59 @@ class KerberosType(CredentialType):
         local = next((one for one in context.local_credentials if one.roles & role and one.type == TYPE), None)
         if local is None:
             return SessionParts()
-        if role is Role.CLIENT:
-            return self._begin_client(context, local)
-        self._read_keytabs(context.config)
-
-        def accepts(service: Principal) -> bool:
-            return self.realms.identity(service) == (context.local_identity or local.identity)
-
-        return SessionParts((Kdh(accepts),), (ServerRelief(self._service, accepts, code=self._code),))
+        return self._begin_client(context, local) if role is Role.CLIENT else self._begin_server(context, local)
 
     def _begin_client(self, context: SessionContext, local: LocalCredential) -> SessionParts:
-        account, remote = Account.decode(local.public), context.remote_identity
-        if not account.principal or remote is None:
+        remote = context.remote_identity
+        if remote is None:
             return SessionParts()
+        try:
+            services, source = self.realms.services(context.service, remote), self._source(context, local)
+        except LookupError as error:
+            return self._hopeless(str(error))
+        mine = ClientBox(self._tickets, self.realms, source, services, to_user=remote.user is not None)
+        box.set(mine)
+        common = {"required": self._required, "code": self._code}
+        relief = ClientRelief(mine.fill, **common)
+        if mine.to_user:
+            relief = UserRelief(mine.granting, self._service, lambda one: self.realms.identity(one) == remote, **common)
+        mine.held = None if mine.to_user else self._tickets.held(source, services)
+        extensions = (relief,) if mine.held is not None else (self._prefetch(mine.begin), relief)
+        return SessionParts((Kdh(prepare=mine.prepare),), extensions)
 
-        def fetch() -> ClientTicket:
+    def _prefetch(self, work: Callable[[], object]) -> Prefetch:
+        return Prefetch(work, required=self._required, code=self._code ^ 1)
+
+    def _hopeless(self, reason: str) -> SessionParts:
+        """Nothing to offer: the session ends with the reason, unless it may do without."""
+
+        def refuse() -> None:
+            raise KerberosError(reason)
+
+        return SessionParts(extensions=(self._prefetch(refuse),))
+
+    def _begin_server(self, context: SessionContext, local: LocalCredential) -> SessionParts:
+        self._read_keytabs(context.config)
+        identity = context.local_identity or local.identity
+        accepts = accepts_for(self.realms, identity, context.service)
+        alone = all(one.type == TYPE for one in context.local_credentials if one.roles & Role.SERVER)
+        source = None
+        if identity.user is not None:
             try:
-                service = self.realms.service(context.service or "host", remote)
-            except LookupError as error:
-                raise KerberosError(str(error)) from None
-            return self._tickets.get(account.source(lambda: context.read_secret(local.key_uri)), service)
+                source = self._source(context, local)
+            except LookupError:
+                return SessionParts()  # its realm is not known, so nobody can have a ticket for it
+        mine = ServerBox(self._tickets, self.realms, accepts, source, needs_own=alone)
+        box.set(mine)
+        for_user = mine.for_user if source is not None else None
+        relief = ServerRelief(self._service, accepts, begin=mine.begin, for_user=for_user, code=self._code)
+        return SessionParts((Kdh(accepts),), (relief,))
 
-        box = Box(fetch)
-        _box.set(box)
-        prefetch = Prefetch(box.fill, required=self._required, code=self._code ^ 1)
-        return SessionParts((Kdh(),), (prefetch, ClientRelief(box.fill, required=self._required, code=self._code)))
+    def _source(self, context: SessionContext, local: LocalCredential) -> Source:
+        """Where the tickets of a local identity come from. Raises LookupError if its realm is not known."""
+        account = Account.decode(local.public)
+        names = () if account.principal else self.realms.names(context.service, local.identity)
+        return account.source(names, local.key_uri, lambda: context.read_secret(local.key_uri))
 
     def _read_keytabs(self, config: ConfigBackend) -> None:
         generation = config.generation()
@@ -234,8 +227,8 @@ class KerberosType(CredentialType):
             services = [
                 one for entry in databases.localids() for one in entry.credentials if one.type == TYPE and one.roles & Role.SERVER
             ]
-        found = {Account.decode(one.public).keytab: None for one in services if not Account.decode(one.public).principal}
-        self._keytabs, self._generation = tuple(found), generation
+        found = {Account.decode(one.public).keytab: None for one in services}
+        self._keytabs, self._generation = tuple(name for name in found if name), generation
 
     def _find_key(self, principal: Principal, enctype: int, kvno: int | None) -> KerberosKey:
         """In the keytabs of our services. Raises LookupError."""

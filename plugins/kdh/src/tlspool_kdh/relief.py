@@ -4,37 +4,62 @@ Theory of operation
 -------------------
 One extension travels in both hellos:
 
-    method u16 (1: KDH) | ticket <len16> | peer name type u16 (0: none)
+    method u16 (1: KDH) | ticket <len16> | peer name type u16 (0: none, 1: KRB5 principal and realm) | peer name <len16>, for type 1
 
-The client sends a ticket for the service, the server answers with an empty one.  Both then put, in the place of a PSK into the early
-secret (RFC 8446 section 7.1):
+*A client to a service* (type 0) sends a ticket for the service, and the service answers with an empty one.
+
+*A user to a user* (type 1) sends its ticket-granting ticket with its own name.  The server, a user as well, has the KDC encrypt a
+ticket for that name in the session key of what it was shown (ENC-TKT-IN-SKEY, RFC 4120 section 3.7.2), and answers with that ticket and
+its own name.  So neither needs a key that lasts, and the KDC vouches for each of them to the other.  Names are DER KRB5PrincipalName
+(RFC 4556 section 3.2.2).
+
+Both then put, in the place of a PSK into the early secret (RFC 8446 section 7.1):
 
     PRK   = HKDF-Extract(salt = "TLS 1.3 Quantum Relief KDH", IKM = session key)
     value = HKDF-Expand(PRK, u16(enctype) | u16(group) | u8 length | transcript hash | Hash(ticket), length of Hash)
 
-where Hash is that of the cipher suite and the transcript goes up to ServerHello.  So all keys depend on what only the client, the KDC
-and the service know, and resist who breaks the (EC)DH some day.  Either Finished proves its sender: the client to hold the session
-key, the server to have opened the ticket.  A server that leaves the extension out is refused, unless the client may do without.
+where Hash is that of the cipher suite, the ticket is the one with the session key in it, and the transcript goes up to ServerHello.  So
+all keys depend on what only the two and the KDC know, and resist who breaks the (EC)DH some day.  Either Finished proves its sender to
+hold the session key.  A server that leaves the extension out is refused, unless the client may do without.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from tlspool_core.api import AccessDenied, CertificateEntry, DecodeError, HandshakeFailure, IllegalParameter, PeerCredential
+from tlspool_core.api import (
+    AccessDenied,
+    CertificateEntry,
+    DecodeError,
+    HandshakeFailure,
+    IllegalParameter,
+    InternalError,
+    PeerCredential,
+)
+from tlspool_kdh.asn1 import KRB5PrincipalName, decode, encode
 from tlspool_kdh.codes import METHOD_KDH, QUANTUM_RELIEF, TLS12, TLS13
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import ServicePeer, TicketPeer, check_service
-from tlspool_kdh.mit import KerberosError
+from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.tickets import ClientTicket, OpenedTicket, Principal, Service
 
 LABEL: Final = b"TLS 1.3 Quantum Relief KDH"
 _NO_NAME: Final = 0
+_KRB5_NAME: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Content of the extension: a ticket (DER, may be empty), and between users the name of the sender."""
+
+    ticket: bytes
+    name: Principal | None = None
 
 
 def derive(key: KerberosKey, ticket: bytes, group: int, transcript_hash: bytes) -> bytes:
@@ -45,20 +70,42 @@ def derive(key: KerberosKey, ticket: bytes, group: int, transcript_hash: bytes) 
     return HKDF(algorithm, len(transcript_hash), LABEL, bound + hashed).derive(key.value)
 
 
-def build(ticket: bytes) -> bytes:
-    """Content of the extension without a peer name."""
-    return METHOD_KDH.to_bytes(2, "big") + len(ticket).to_bytes(2, "big") + ticket + _NO_NAME.to_bytes(2, "big")
+def build(ticket: bytes, name: Principal | None = None) -> bytes:
+    """Content of the extension, with the sender's name between users."""
+    kind = _NO_NAME if name is None else _KRB5_NAME
+    head = METHOD_KDH.to_bytes(2, "big") + len(ticket).to_bytes(2, "big") + ticket + kind.to_bytes(2, "big")
+    if name is None:
+        return head
+    values = {"realm": name.realm, "principalName": {"name-type": 1, "name-string": list(name.names)}}
+    encoded = encode(KRB5PrincipalName, values)
+    return head + len(encoded).to_bytes(2, "big") + encoded
 
 
-def parse(content: bytes) -> bytes:
-    """The ticket in the content of the extension. Raises DecodeError or IllegalParameter."""
-    if len(content) < 6 or int.from_bytes(content[2:4], "big") != len(content) - 6:
+def parse(content: bytes) -> Content:
+    """The reverse of `build`. Raises DecodeError or IllegalParameter."""
+    end = 4 + int.from_bytes(content[2:4], "big")
+    if len(content) < max(end + 2, 6):
         raise DecodeError("the extension for Quantum Relief has a wrong length")
     if content[:2] != METHOD_KDH.to_bytes(2, "big"):
         raise IllegalParameter("the only known method of Quantum Relief is KDH")
-    if content[-2:] != _NO_NAME.to_bytes(2, "big"):
-        raise IllegalParameter("Quantum Relief between users is not served here")
-    return content[4:-2]
+    kind, rest = int.from_bytes(content[end : end + 2], "big"), content[end + 2 :]
+    if kind == _KRB5_NAME:
+        return Content(content[4:end], _parse_name(rest))
+    if kind != _NO_NAME:
+        raise IllegalParameter(f"Quantum Relief with a peer name of type {kind}")
+    if rest:
+        raise DecodeError("the extension for Quantum Relief has bytes behind its end")
+    return Content(content[4:end])
+
+
+def _parse_name(data: bytes) -> Principal:
+    if len(data) < 2 or int.from_bytes(data[:2], "big") != len(data) - 2:
+        raise DecodeError("the peer name of Quantum Relief has a wrong length")
+    try:
+        values = decode(KRB5PrincipalName, data[2:])
+        return Principal.of(values["principalName"], values["realm"])
+    except ValueError as error:
+        raise DecodeError(f"the peer name of Quantum Relief is malformed: {error}") from None
 
 
 class _Relief:
@@ -86,13 +133,13 @@ class _Relief:
 
 
 class ClientRelief(_Relief):
-    """Offers a ticket; `ticket` may block, and is called once."""
+    """To a service: offers a ticket; `ticket` may block, and is called once."""
 
     def __init__(self, ticket: Callable[[], ClientTicket], *, required: bool = True, code: int = QUANTUM_RELIEF) -> None:
         super().__init__(code)
         self._ticket, self._required = ticket, required
         self._held: ClientTicket | None = None
-        self._agreed = False
+        self._agreed: ClientTicket | None = None
 
     def client_hello(self, retry: bool) -> bytes | None:
         """The ticket. Without one the session ends here, or goes on without where that is allowed."""
@@ -103,25 +150,65 @@ class ClientRelief(_Relief):
                 if self._required:
                     raise AccessDenied(str(error)) from None
                 return None
-        return build(self._held.ticket)
+        return self._offer(self._held)
+
+    def _offer(self, held: ClientTicket) -> bytes:
+        return build(held.ticket)
 
     def received_server_hello(self, version: int, content: bytes | None) -> None:
         """The server's consent."""
-        if content is not None and parse(content):
-            raise IllegalParameter("the server answered with a ticket that nobody asked for")
-        self._agreed = content is not None
-        if self._required and not self._agreed:
+        if content is not None and self._held is not None:
+            self._agreed = self._agree(self._held, parse(content))
+        elif self._required:
             raise HandshakeFailure("the server does not take part in Quantum Relief, or somebody removed it")
+
+    def _agree(self, held: ClientTicket, answer: Content) -> ClientTicket:
+        """The ticket whose session key both sides have."""
+        if answer.ticket or answer.name is not None:
+            raise IllegalParameter("the server answered with a ticket or name that nobody asked for")
+        return held
 
     def psk_input(self, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
         """Out of the session key."""
-        if not self._agreed or self._held is None:
+        if self._agreed is None:
             return None
-        return derive(self._held.session_key, self._held.ticket, group, transcript_hash())
+        return derive(self._agreed.session_key, self._agreed.ticket, group, transcript_hash())
 
     def peer_credential(self) -> PeerCredential | None:
         """The service of the ticket."""
-        return ServicePeer(self._held.service) if self._agreed and self._held is not None else None
+        return None if self._agreed is None else ServicePeer(self._agreed.service)
+
+
+class UserRelief(ClientRelief):
+    """To a user: offers our ticket-granting ticket, and opens the server's ticket with its session key.
+
+    `accepts` says whether a principal is the user that is wanted.
+    """
+
+    def __init__(
+        self,
+        granting: Callable[[], ClientTicket],
+        service: Service,
+        accepts: Callable[[Principal], bool],
+        *,
+        required: bool = True,
+        code: int = QUANTUM_RELIEF,
+    ) -> None:
+        super().__init__(granting, required=required, code=code)
+        self._service, self._accepts = service, accepts
+
+    def _offer(self, held: ClientTicket) -> bytes:
+        return build(held.ticket, held.client)
+
+    def _agree(self, held: ClientTicket, answer: Content) -> ClientTicket:
+        if answer.name is None:
+            raise IllegalParameter("the server answered a user as if it were a service")
+        opened = self._service.open(answer.ticket, held.session_key)
+        if opened.service != held.client or not self._accepts(opened.client) or opened.client != answer.name:
+            raise HandshakeFailure(
+                f"the server's ticket is of {opened.client} for {opened.service}, which is not what was asked for"
+            )
+        return ClientTicket(opened.service, opened.client, answer.ticket, opened.session_key, opened.ends)
 
 
 class Prefetch(_Relief):
@@ -130,7 +217,7 @@ class Prefetch(_Relief):
     versions = frozenset({TLS12, TLS13})
     quantum_safe = False
 
-    def __init__(self, ticket: Callable[[], ClientTicket], *, required: bool = True, code: int) -> None:
+    def __init__(self, ticket: Callable[[], object], *, required: bool = True, code: int) -> None:
         super().__init__(code)
         self._ticket, self._required = ticket, required
 
@@ -160,30 +247,58 @@ class Prefetch(_Relief):
 class ServerRelief(_Relief):
     """Opens tickets for the services that `accepts` agrees to.
 
-    It knows the extension in TLS 1.2 as well, to pass over it: a client that can do both versions offers it before it knows.
+    `begin` is called first, and may block; a server that is a user gets its ticket-granting ticket there. `for_user` gets a ticket for
+    a user by that one's ticket-granting ticket, and raises KerberosError; None: this server does not do that.
+
+    The extension is known in TLS 1.2 as well, to pass over it: a client that can do both versions offers it before it knows.
     """
 
     versions = frozenset({TLS12, TLS13})
 
     def __init__(
-        self, service: Service, accepts: Callable[[Principal], bool] = lambda _: True, *, code: int = QUANTUM_RELIEF
+        self,
+        service: Service,
+        accepts: Callable[[Principal], bool] = lambda _: True,
+        *,
+        begin: Callable[[], None] = lambda: None,
+        for_user: Callable[[Principal, bytes], ClientTicket] | None = None,
+        code: int = QUANTUM_RELIEF,
     ) -> None:
         super().__init__(code)
-        self._service, self._accepts = service, accepts
-        self._ticket = b""
+        self._service, self._accepts, self._begin, self._for_user = service, accepts, begin, for_user
+        self._offered = Content(b"")
         self._opened: OpenedTicket | None = None
+        self._ticket = b""
 
     def received_client_hello(self, content: bytes | None) -> None:
-        """Keep the ticket."""
-        self._ticket = b"" if content is None else parse(content)
+        """Keep what was offered."""
+        if content is not None:
+            self._offered = parse(content)
+        try:
+            self._begin()
+        except KerberosError as error:
+            raise InternalError(str(error)) from None
 
     def server_hello(self, version: int) -> bytes | None:
-        """Open the ticket; consent, with an empty one."""
+        """Open the ticket and consent with an empty one; or have one made for a user."""
         if version != TLS13:
             return None
+        if self._offered.name is not None:
+            return self._answer_user(self._offered.name, self._offered.ticket)
+        self._ticket = self._offered.ticket
         self._opened = self._service.open(self._ticket)
         check_service(self._opened, self._accepts)
         return build(b"")
+
+    def _answer_user(self, client: Principal, granting: bytes) -> bytes:
+        if self._for_user is None:
+            raise HandshakeFailure(f"{client} asked for Quantum Relief between users, and this server is none")
+        try:
+            made = self._for_user(client, granting)
+        except KerberosError as error:
+            raise HandshakeFailure(str(error)) from None
+        self._ticket, self._opened = made.ticket, OpenedTicket(client, made.client, made.session_key, made.ends)
+        return build(made.ticket, made.client)
 
     def psk_input(self, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
         """Out of the session key in the ticket."""

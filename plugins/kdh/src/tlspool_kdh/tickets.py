@@ -27,27 +27,48 @@ from tlspool_kdh.codes import CHECKSUMS, KEY_USAGE
 from tlspool_kdh.crypto import KerberosKey, WrongKey, new_key
 
 _TICKET_USAGE: Final = 2  # RFC 4120 section 7.5.1
-_INVALID_FLAG: Final = "7"
+_INVALID: Final = 7  # bits of TicketFlags, RFC 4120 section 5.3
+_TRANSITED_CHECKED: Final = 12
+_ESCAPES: Final = str.maketrans({character: "\\" + character for character in "/@\\"})
 _MAX_REMEMBERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A principal name with its realm, as RFC 1964 section 2.1.1 writes it."""
+    """A principal name with its realm; as text RFC 1964 section 2.1.1 writes it, with a backslash before special characters."""
 
     names: tuple[str, ...]
     realm: str
 
     def __str__(self) -> str:
-        return "/".join(self.names) + "@" + self.realm
+        return "/".join(part.translate(_ESCAPES) for part in self.names) + "@" + self.realm.translate(_ESCAPES)
 
     @classmethod
     def of(cls, name: Any, realm: str) -> Principal:
-        """From a PrincipalName. Raises ValueError for names that cannot be written unambiguously."""
-        names = tuple(name["name-string"])
-        if not names or not all(names) or not realm or any(set(part) & set("/@\\\0") for part in (*names, realm)):
-            raise ValueError("a principal name with empty or special parts")
+        """From a PrincipalName. Raises ValueError for empty parts, and for characters that cannot be seen."""
+        return cls.build(tuple(name["name-string"]), realm)
+
+    @classmethod
+    def build(cls, names: tuple[str, ...], realm: str) -> Principal:
+        """From components. Raises ValueError likewise."""
+        if not names or not all((*names, realm)) or not all(part.isprintable() for part in (*names, realm)):
+            raise ValueError("a principal name with empty parts, or characters that cannot be seen")
         return cls(names, realm)
+
+    @classmethod
+    def parse(cls, text: str) -> Principal:
+        """From text with a realm. Raises ValueError."""
+        parts, ends = [""], ""
+        pieces = iter(text)
+        for piece in pieces:
+            if piece in "/@":
+                parts.append("")
+                ends += piece
+            else:
+                parts[-1] += next(pieces, "") if piece == "\\" else piece
+        if ends[-1:] != "@" or ends.count("@") != 1:
+            raise ValueError(f"{text!r} is no principal with a realm, like user@REALM or service/host@REALM")
+        return cls.build(tuple(parts[:-1]), parts[-1])
 
 
 # finds the key of a service by principal, encryption type and key version (None: any). Raises LookupError in words. May block.
@@ -74,13 +95,17 @@ class Service:
         self._seen: dict[bytes, float] = {}
         self._lock = threading.Lock()
 
-    def open(self, ticket: bytes) -> OpenedTicket:
-        """The content of a ticket that is valid now. Raises BadCertificate, CertificateUnknown or CertificateExpired."""
+    def open(self, ticket: bytes, granted: KerberosKey | None = None) -> OpenedTicket:
+        """The content of a ticket that is valid now, by the key of its service, or between users by the session key of a ticket-granting
+        ticket. Raises BadCertificate, CertificateUnknown or CertificateExpired.
+        """
         try:
             outer = decode(Ticket, ticket)
             service = Principal.of(outer["sname"], outer["realm"])
             sealed = outer["enc-part"]
-            key = self._find_key(service, sealed["etype"], sealed["kvno"])
+            key = granted or self._find_key(service, sealed["etype"], sealed["kvno"])
+            if key.enctype != sealed["etype"]:
+                raise WrongKey("another encryption type")
             inner = decode(EncTicketPart, key.decrypt(_TICKET_USAGE, sealed["cipher"]))
             client = Principal.of(inner["cname"], inner["crealm"])
             session_key = KerberosKey(inner["key"]["keytype"], inner["key"]["keyvalue"])
@@ -91,11 +116,12 @@ class Service:
         except ValueError as error:
             raise BadCertificate(f"the ticket is malformed: {error}") from None
         self._judge_times(inner)
+        _judge_path(inner, service)
         return OpenedTicket(client, service, session_key, inner["endtime"].timestamp())
 
     def _judge_times(self, inner: dict[str, Any]) -> None:
         now, begins = self.now(), inner["starttime"] or inner["authtime"]
-        if "invalid" in inner["flags"] or _INVALID_FLAG in inner["flags"]:
+        if _flag(inner, _INVALID):
             raise BadCertificate("the ticket is postdated and was not validated")
         if begins.timestamp() > now + self.skew:
             raise BadCertificate(f"the ticket is valid from {begins:%Y-%m-%d %H:%M:%S} UTC, which is yet to come")
@@ -129,6 +155,18 @@ class Service:
             if len(self._seen) >= _MAX_REMEMBERED:
                 raise DecryptError("too many authenticators at a time to tell new from repeated ones")
             self._seen[mark] = made + 2 * self.skew
+
+
+def _judge_path(inner: dict[str, Any], service: Principal) -> None:
+    """RFC 4120 section 2.7: who comes through other realms must have been checked by the service's KDC."""
+    unchecked = bool(inner["transited"]["contents"]) and not _flag(inner, _TRANSITED_CHECKED)
+    if inner["crealm"] != service.realm and unchecked:
+        raise BadCertificate("the ticket came through realms that the service's KDC has not checked")
+
+
+def _flag(inner: dict[str, Any], bit: int) -> bool:
+    flags: tuple[int, ...] = inner["flags"]
+    return len(flags) > bit and flags[bit] == 1
 
 
 @dataclass(frozen=True, slots=True)
