@@ -19,7 +19,20 @@ from cryptography.x509.oid import NameOID
 
 SECRET = "a shared secret of the tests"
 
-RECORDS = ["Acct-Status-Type", "Acct-Session-Id", "User-Name", "Acct-Output-Octets", "Acct-Delay-Time", "Connect-Info", "Class"]
+RECORDS = [
+    "Acct-Status-Type",
+    "Acct-Session-Id",
+    "User-Name",
+    "Acct-Output-Octets",
+    "Acct-Delay-Time",
+    "Connect-Info",
+    "Class[*]",
+    "Acct-Input-Octets",
+    "Acct-Session-Time",
+    "Acct-Terminate-Cause",
+    "Acct-Multi-Session-Id",
+    "Called-Station-Id",
+]
 REQUESTS = [
     "User-Name",
     "Service-Type",
@@ -90,6 +103,12 @@ server default {{
    Idle-Timeout := 120
    Class := "gold"
    Class += "night" }}
+  if (&User-Name =~ /^short@/) {{
+   update reply {{ Session-Timeout := 1 }}
+  }}
+  if (&User-Name =~ /^idle@/) {{
+   update reply {{ Idle-Timeout := 1 }}
+  }}
  }}
  preacct {{
  }}

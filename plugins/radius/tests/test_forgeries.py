@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from socket import AF_INET, SOCK_DGRAM, socket
-from threading import Thread
 
 import pytest
+from forgeries import BAD, SECRET, VENDOR, answer, liar
 from radius_helpers import plugin, request
-from tlspool_radius.packets import (
-    ACCESS_ACCEPT,
-    ACCESS_REQUEST,
-    ACCOUNTING_REQUEST,
-    ACCOUNTING_RESPONSE,
-    BadReply,
-    Request,
-)
+from tlspool_radius.packets import ACCESS_ACCEPT, ACCESS_REQUEST, ACCOUNTING_REQUEST, BadReply, Request
 
 from tlspool_core.api import Denied
-
-SECRET = b"a shared secret"
-VENDOR = bytes([26, 12]) + (9).to_bytes(4, "big") + bytes([1, 6]) + b"four"
-PROXY_STATE = bytes([33, 4]) + b"ab"
-
-
-def answer(
-    request: bytes, attributes: bytes = b"", code: int = ACCESS_ACCEPT, secret: bytes = SECRET, *, sign: str = "right"
-) -> bytes:
-    """A reply with a right Response Authenticator; `sign` is what becomes of the Message-Authenticator."""
-    count = {"right": 1, "wrong": 1, "none": 0, "two": 2}[sign]
-    length = (20 + 18 * count + len(attributes)).to_bytes(2, "big")
-    start = bytes([code, request[1]]) + length
-    body = bytes([80, 18]) + bytes(16)
-    digest = hmac.digest(secret, start + request[4:20] + body * count + attributes, "md5")
-    signed = bytes([80, 18]) + (bytes(16) if sign == "wrong" else digest)
-    content = signed * count + attributes
-    return start + hashlib.md5(start + request[4:20] + content + secret).digest() + content
 
 
 def made(code: int = ACCESS_REQUEST) -> Request:
@@ -59,31 +30,6 @@ def test_requests_are_signed_first_of_all() -> None:
     assert raw[20:22] == bytes([80, 18])
     zeroed = raw[:22] + bytes(16) + raw[38:]
     assert raw[22:38] == hmac.digest(SECRET, zeroed, "md5")
-
-
-BAD = {
-    "no Message-Authenticator": lambda raw: answer(raw, sign="none"),
-    "a forged Message-Authenticator": lambda raw: answer(raw, sign="wrong"),
-    "two Message-Authenticators": lambda raw: answer(raw, sign="two"),
-    "another secret": lambda raw: answer(raw, secret=b"another secret"),
-    "another identifier": lambda raw: answer(bytes([raw[0], raw[1] ^ 1]) + raw[2:]),
-    "another request": lambda raw: answer(raw[:4] + bytes(16)),
-    "a code that answers something else": lambda raw: answer(raw, code=ACCOUNTING_RESPONSE),
-    "a Proxy-State that was not sent": lambda raw: answer(raw, PROXY_STATE),
-    "vendor length 0": lambda raw: answer(raw, VENDOR[:7] + bytes([0]) + VENDOR[8:]),
-    "vendor length 1": lambda raw: answer(raw, VENDOR[:7] + bytes([1]) + VENDOR[8:]),
-    "vendor length beyond": lambda raw: answer(raw, VENDOR[:7] + bytes([7]) + VENDOR[8:]),
-    "vendor without attribute": lambda raw: answer(raw, bytes([26, 6]) + bytes(4)),
-    "attribute length 0": lambda raw: answer(raw, bytes([18, 0])),
-    "attribute length 1": lambda raw: answer(raw, bytes([18, 1])),
-    "attribute length beyond": lambda raw: answer(raw, bytes([18, 9, 0])),
-    "half an attribute": lambda raw: answer(raw, bytes([18])),
-    "a short Message-Authenticator": lambda raw: answer(raw, bytes([80, 2])),
-    "cut": lambda raw: answer(raw)[:-1],
-    "nothing": lambda raw: b"",
-    "a header's half": lambda raw: answer(raw)[:10],
-    "too long": lambda raw: answer(raw, (bytes([18, 255]) + bytes(253)) * 17),
-}
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -121,30 +67,6 @@ def test_signed_but_senseless_attributes_do_no_harm() -> None:
             asked.read(noise)
         except BadReply:
             continue
-
-
-@contextmanager
-def liar(replies: Callable[[bytes], list[bytes]]) -> Iterator[int]:
-    """A server on loopback that sends what it is told for every request."""
-    with socket(AF_INET, SOCK_DGRAM) as bound:
-        bound.bind(("127.0.0.1", 0))
-
-        def serve() -> None:
-            while True:
-                raw, sender = bound.recvfrom(5000)
-                if raw == b"end":
-                    return
-                for reply in replies(raw):
-                    bound.sendto(reply, sender)
-
-        thread = Thread(target=serve)
-        thread.start()
-        try:
-            yield bound.getsockname()[1]
-        finally:
-            with socket(AF_INET, SOCK_DGRAM) as last:
-                last.sendto(b"end", bound.getsockname())
-            thread.join(10)
 
 
 def ask(port: int, tmp_path: Path) -> object:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -135,7 +136,7 @@ class Ledger:
     async def add(self, record: str, sequence: int, attributes: Attributes, *, final: bool = False) -> None:
         """Returns when the record is on disk; `final` is the last one of its identifier. Raises LedgerError."""
         if len(self._new) >= _MOST_AT_ONCE:
-            raise LedgerError(f"{_MOST_AT_ONCE} records wait for the disk of the accounting queue {self.path}")
+            raise LedgerError(f"{_MOST_AT_ONCE} accounting records wait for the disk already ({self.path})")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._new.append(_New(record, sequence, attributes, final, done))
         if self._writer is None or self._writer.done():
@@ -145,7 +146,7 @@ class Ledger:
     async def _write_all(self) -> None:
         while self._new:
             batch, self._new = self._new, []
-            complaint = LedgerError(f"the accounting queue {self.path} is full: {self._limit} records wait for a server")
+            complaint = LedgerError(f"the accounting queue is full: {self._limit} records wait for a server ({self.path})")
             try:
                 taken = await self._run(lambda batch=batch: self._write(batch))  # type: ignore[misc]
             except LedgerError as error:
@@ -240,9 +241,10 @@ class Ledger:
 
 
 def _complaint(path: Path, error: sqlite3.Error | OSError) -> str:
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-        return f"the disk of the accounting queue {path} is full"
-    return f"the accounting queue {path} cannot be used: {error}"
+    """The path comes last: the socket protocol cuts what is long."""
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) == errno.ENOSPC:
+        return f"the disk of the accounting queue is full ({path})"
+    return f"the accounting queue cannot be used: {error} ({path})"
 
 
 def waiting(path: Path) -> tuple[int, float | None]:
