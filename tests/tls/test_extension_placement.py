@@ -135,7 +135,9 @@ class Plugin:
 def test_a_plugin_adds_rows_and_replaces_none() -> None:
     table = table_for([Plugin(0xFF42)])  # type: ignore[list-item]
     assert table.parse(Place.SERVER_HELLO, {0xFF42: b"x"}, (0xFF42,)) == {0xFF42: b"x"}
-    with pytest.raises(MisplacedExtension):
-        table.parse(Place.ENCRYPTED_EXTENSIONS, {0xFF42: b"x"}, (0xFF42,))
+    for place in (Place.ENCRYPTED_EXTENSIONS, Place.SERVER_HELLO_12):
+        with pytest.raises(MisplacedExtension):
+            table.parse(place, {0xFF42: b"x"}, (0xFF42,))
+    assert table.parse(Place.CLIENT_HELLO_12, {0xFF42: b"x"}) == {0xFF42: b"x"}
     with pytest.raises(InternalError):
         table_for([Plugin(Ext.KEY_SHARE)])  # type: ignore[list-item]

@@ -541,6 +541,21 @@ def test_plugin_extension_after_a_retry(make: Any) -> None:
     assert pair.server.peer is not None
 
 
+@pytest.mark.parametrize(("of", "spoken"), [(TLS13, TLS12), (TLS12, TLS13)])
+def test_plugin_extension_of_the_version_that_is_not_spoken(make: Any, of: int, spoken: int) -> None:
+    """A client offers before it knows; the server passes over it, and neither side hears of it again."""
+    client_settings, server_settings, client, server = toys(make)
+    client.versions = server.versions = frozenset({of})  # type: ignore[misc]
+    both = dataclasses.replace(client_settings, versions=(TLS13, TLS12))
+    pair = make.established(client=both, server=dataclasses.replace(server_settings, versions=(spoken,)))
+    assert pair.server.facts.version == spoken
+    assert (client.calls, server.calls) == (["client_hello False"], [])
+    only_server = make.established(
+        client=make.client(versions=(spoken,)), server=dataclasses.replace(server_settings, versions=(spoken,))
+    )
+    assert only_server.complete and server.calls == []
+
+
 def test_a_server_that_answers_nothing_may_not_leave_out_its_certificate(make: Any, tampering: Any) -> None:
     client_settings, server_settings, *_ = toys(make, answers=False)
     drop = lambda message: [] if message[0] in (11, 15) else [message]  # noqa: E731

@@ -260,12 +260,13 @@ _IGNORED_12 = (
 
 
 def _plugin_row(extension: HandshakeExtension) -> ExtensionRow:
-    places: dict[Place, Parser] = {}
+    # a client offers before it knows the version: in one that is none of the extension's, the offer is passed over
+    places: dict[Place, Parser] = _both_hellos(contents.parse_opaque)
     if TLS13 in extension.versions:
         answer = Place.ENCRYPTED_EXTENSIONS if is_encrypted(extension, TLS13) else Place.SERVER_HELLO
-        places |= {Place.CLIENT_HELLO: contents.parse_opaque, answer: contents.parse_opaque}
+        places[answer] = contents.parse_opaque
     if TLS12 in extension.versions:
-        places |= {Place.CLIENT_HELLO_12: contents.parse_opaque, Place.SERVER_HELLO_12: contents.parse_opaque}
+        places[Place.SERVER_HELLO_12] = contents.parse_opaque
     return ExtensionRow(extension.code, places)
 
 
