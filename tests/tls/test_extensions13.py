@@ -17,7 +17,7 @@ from tlspool_core.tls.enums import HandshakeType
 from tlspool_core.tls.messages import frame
 from tlspool_core.tls.questions import ChooseClientCredential, ChooseServerCredential, ClientAuth
 from tlspool_core.tls.seams import CertificateEntry, CertificateForm, PeerCredential
-from tlspool_core.tls.settings import TLS13
+from tlspool_core.tls.settings import TLS12, TLS13
 from tlspool_core.tls.signatures import PublicKeyCredential
 from tlspool_core.tls.tls13.messages import Certificate, CompressedCertificate, EncryptedExtensions
 
