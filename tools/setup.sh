@@ -91,7 +91,7 @@ case $target in
     test)
         plugin_packages
         apt_need gnutls-cli=gnutls-bin selfserv=libnss3-tools certutil=libnss3-tools pkcs11-tool=opensc \
-            krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user freeradius=freeradius
+            krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user freeradius=freeradius chromium=chromium
         bogo_packages
         install_project
         pip_need test -r tools/requirements-test.txt ;;

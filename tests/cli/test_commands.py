@@ -155,6 +155,14 @@ def test_manual_pages_are_good_roff(run: Run) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="mandoc, the other program that shows manual pages, is not installed")
+def test_mandoc_has_no_complaint(run: Run, tmp_path: Path) -> None:
+    run("man", "--output", str(tmp_path / "man"))
+    pages = sorted(str(path) for path in (tmp_path / "man").iterdir())
+    done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", *pages], capture_output=True, text=True, check=False)
+    assert done.stdout + done.stderr == ""
+
+
 def test_the_command_line_starts_without_loading_plugins() -> None:
     code = "import sys, tlspool_core.cli.root as r; from click.testing import CliRunner as C; C().invoke(r.tlspool, ['disclose', '--help']); "
     code += "print(any(name.startswith('tlspool_x509') for name in sys.modules), 'tlspool_core.pool.daemon' in sys.modules)"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
+import textwrap
+import time
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -97,7 +100,17 @@ def _paragraphs(text: str) -> Iterator[str]:
         if paragraph.startswith("\b"):
             yield f".nf\n{_escape(paragraph.removeprefix(chr(8)).strip(chr(10)))}\n.fi"
         else:
-            yield _escape(" ".join(paragraph.split()))
+            yield _filled(paragraph)
+
+
+def _filled(text: str) -> str:
+    """Prose in lines that are not long, which roff fills anew."""
+    return _escape(textwrap.fill(" ".join(text.split()), 76, break_long_words=False, break_on_hyphens=False))
+
+
+def _today() -> str:
+    """The date of the page; SOURCE_DATE_EPOCH makes builds alike (reproducible-builds.org)."""
+    return time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
 
 
 def _summary(command: click.Command) -> str:
@@ -113,7 +126,7 @@ def page(ctx: click.Context) -> str:
     title = path.replace(" ", "-")
     usage = " ".join([path, *command.collect_usage_pieces(ctx)])
     lines = [
-        f'.TH "{_escape(title.upper())}" 1 "" "tlspool {version("tlspool-core")}" "TLS Pool"',
+        f'.TH "{_escape(title.upper())}" 1 "{_today()}" "tlspool {version("tlspool-core")}" "TLS Pool"',
         ".SH NAME",
         f"{_escape(title)} \\- {_escape(_summary(command))}",
         ".SH SYNOPSIS",
@@ -132,7 +145,7 @@ def _options(ctx: click.Context) -> Iterator[str]:
     if rows:
         yield ".SH OPTIONS"
     for names, text in rows:
-        yield f".TP\n.B {_escape(names)}\n{_escape(text)}"
+        yield f".TP\n.B {_escape(names)}\n{_filled(text)}"
 
 
 def _commands(ctx: click.Context) -> Iterator[str]:
@@ -143,4 +156,4 @@ def _commands(ctx: click.Context) -> Iterator[str]:
         below = _child(ctx, name)
         if below is not None and not below.command.hidden:
             title = below.command_path.replace(" ", "-")
-            yield f".TP\n.BR {_escape(title)} (1)\n{_escape(_summary(below.command))}."
+            yield f".TP\n.BR {_escape(title)} (1)\n{_filled(_summary(below.command))}."
