@@ -309,6 +309,40 @@ def test_the_command_connects(world: World, openssl_server: Callable[..., int]) 
     assert b"Reused" in done.stdout or b"New, TLSv1.3" in done.stdout
 
 
+# --- the pool in either role -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["-tls1_3", "-tls1_2"])
+def test_an_openssl_server_does_not_know_of_peers(world: World, openssl_server: Callable[..., int], version: str) -> None:
+    """It passes over the extension that it does not know, so we are the client."""
+    port = openssl_server("server.example.com", version)
+    ours = socket.create_connection(("127.0.0.1", port))
+    with world.daemon.pool.starttls_peer(ours, remoteid="server.example.com", service="generic") as session:
+        assert (session.role, session.remoteid) == ("client", "server.example.com")
+        session.plaintext.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert b"TLSv1." in session.plaintext.makefile("rb").read()
+
+
+@pytest.mark.parametrize("version", ["-tls1_3", "-tls1_2"])
+def test_an_openssl_client_does_not_know_of_peers(world: World, version: str) -> None:
+    """It speaks first, so we are the server. It is connected before we are asked to begin, as by a program that is slow to accept."""
+    certificate, key = world.pair("mary@example.com", Role.CLIENT, "mary")
+    shown = ("-cert", certificate, "-key", key)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ways = ("-connect", f"127.0.0.1:{listening.getsockname()[1]}", "-servername", SERVER, "-quiet", version)
+        client = subprocess.Popen(["openssl", "s_client", *ways, *shown], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        connected, _ = listening.accept()
+    assert connected.recv(1, socket.MSG_PEEK) == b"\x16"
+    try:
+        with world.daemon.pool.starttls_peer(connected, localid=SERVER, remoteid="mary@example.com") as session:
+            assert (session.role, session.remoteid) == ("server", "mary@example.com")
+            session.plaintext.sendall(b"hello, mary\n")
+            assert client.stdout is not None and client.stdout.readline() == b"hello, mary\n"
+    finally:
+        client.kill()
+        client.communicate()
+
+
 # --- both ends in the pool -----------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import select
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -198,6 +200,38 @@ def test_who_can_only_be_the_client_is_when_both_speak_at_once(eager: DaemonProc
     assert check(*meet(only, eager.pool.starttls_peer, ONE, TWO, crossing.ends)) == ("client", "server")
     crossing.close()
     assert crossing.crossed
+
+
+# --- the command ---------------------------------------------------------------------------------------------------------------------
+
+
+def command(daemon: DaemonProcess, *arguments: str) -> subprocess.Popen[bytes]:
+    run = "from tlspool_core.cli.connect import connect; connect()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", run, *arguments, "--socket", str(daemon.path)], **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def test_two_people_talk(eager: DaemonProcess, patient: DaemonProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    waiting = command(patient, address, "--peer", "--listen", "--localid", CLIENT)
+    assert waiting.stderr is not None and b"listening" in waiting.stderr.readline()
+    calling = command(eager, address, "--peer", "--localid", SERVER, "--remoteid", CLIENT)
+    with waiting, calling:
+        for speaker, hearer, words in ((calling, waiting, b"good morning\n"), (waiting, calling, b"good evening\n")):
+            assert speaker.stdin is not None and hearer.stdout is not None
+            speaker.stdin.write(words)
+            speaker.stdin.flush()
+            assert hearer.stdout.readline() == words
+        facts, their_facts = calling.communicate(timeout=20)[1], waiting.communicate(timeout=20)[1]
+    assert b"role:            client" in facts and b"remote identity: " + CLIENT.encode() in facts
+    assert b"role:            server" in their_facts and b"remote identity: " + SERVER.encode() in their_facts
+
+
+def test_to_listen_is_for_peers(eager: DaemonProcess) -> None:
+    with command(eager, "127.0.0.1:1", "--listen") as refused:
+        assert b"--listen is for --peer" in refused.communicate(timeout=20)[1]
+    assert refused.returncode == 2
 
 
 # --- nobody, or ourselves --------------------------------------------------------------------------------------------------------------

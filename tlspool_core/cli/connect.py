@@ -1,4 +1,4 @@
-"""`tlspool connect`: a plaintext dialogue with a TLS server, through the pool, as `openssl s_client` holds it without one."""
+"""`tlspool connect`: a plaintext dialogue with a TLS server or peer, through the pool, as `openssl s_client` holds it without one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from tlspool_core.client import PoolError, Session, StartTlsFlags, starttls_client
+from tlspool_core.client import PoolError, Session, StartTlsFlags, starttls_client, starttls_peer
 from tlspool_core.client import ping as ask_ping
 from tlspool_core.pool.config import SERVICE_ALPN
 from tlspool_core.wire.errors import advice
@@ -43,6 +43,7 @@ def _show(session: Session) -> None:
     """Identities, version and cipher, on standard error so that output stays the server's."""
     click.echo(f"remote identity: {session.remoteid or '(none)'}", err=True)
     click.echo(f"local identity:  {session.localid or '(none)'}", err=True)
+    click.echo(f"role:            {session.role}", err=True)
     group = session.text(InfoKind.GROUP)
     click.echo(f"protocol:        {session.version()} {session.cipher()}{f' {group}' if group else ''}", err=True)
     if alpn := session.alpn():
@@ -65,31 +66,60 @@ def _pump(plaintext: socket.socket) -> None:
         sys.stdout.buffer.flush()
 
 
+def _open(host: str, port: int) -> socket.socket:
+    """A connection that we make. Raises OSError."""
+    cipher = socket.create_connection((host, port), timeout=30)
+    cipher.settimeout(None)
+    return cipher
+
+
+def _await(host: str, port: int) -> socket.socket:
+    """A connection that is made to us. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family) as listening:
+        click.echo(f"listening:       {host} port {port}", err=True)
+        return listening.accept()[0]
+
+
 @click.command()
 @click.argument("target", metavar="HOST:PORT")
 @click.option("--localid", default="", help="Whom to be; by default what the disclosure database says.")
-@click.option("--remoteid", default=None, help="Whom the server must prove to be; by default HOST.")
+@click.option("--remoteid", default=None, help="Whom the other end must prove to be; by default HOST, or anybody with --listen.")
 @click.option("--service", default="", help="IANA service name, for policy and application protocol.")
 @click.option("--alpn", default="", help="Application protocol; chooses the service that speaks it.")
-@click.option("--ignore-remoteid", is_flag=True, help="Do not ask who the server is. Not secure: for looking only.")
+@click.option("--peer", is_flag=True, help="Be client or server of TLS, as both ends find out.")
+@click.option("--listen", is_flag=True, help="Wait for one connection to HOST:PORT instead of making one; needs --peer.")
+@click.option("--ignore-remoteid", is_flag=True, help="Do not ask who the other end is. Not secure: for looking only.")
 @click.option("--socket", "path", type=click.Path(path_type=Path), default=None, help="Socket of the pool.")
 def connect(
-    target: str, localid: str, remoteid: str | None, service: str, alpn: str, ignore_remoteid: bool, path: Path | None
+    target: str,
+    localid: str,
+    remoteid: str | None,
+    service: str,
+    alpn: str,
+    peer: bool,
+    listen: bool,
+    ignore_remoteid: bool,
+    path: Path | None,
 ) -> None:
     """Connect to a TLS server through the pool: standard input goes there, what comes back to standard output."""
     host, port = parse_target(target)
+    if listen and not peer:
+        raise click.UsageError("--listen is for --peer: a server of TLS is what `tlspool tunnel` and `tlspool run` make")
     flags = StartTlsFlags.IGNORE_REMOTEID if ignore_remoteid else StartTlsFlags.NONE
     try:
-        cipher = socket.create_connection((host, port), timeout=30)
+        cipher = _await(host, port) if listen else _open(host, port)
     except OSError as error:
         raise click.ClickException(f"{target}: {error.strerror or error}") from None
-    cipher.settimeout(None)
+    if remoteid is None:
+        remoteid = "" if listen else host
+    starttls = starttls_peer if peer else starttls_client
     try:
-        with starttls_client(
+        with starttls(
             cipher,
             path=path,
             localid=localid,
-            remoteid=host if remoteid is None else remoteid,
+            remoteid=remoteid,
             service=service or (service_for(alpn) if alpn else ""),
             flags=flags,
         ) as session:
