@@ -175,9 +175,10 @@ class Channel:
 
     def flush(self) -> None:
         """Write the collected handshake messages as records."""
-        if self._outgoing:
-            self.records.write(_HANDSHAKE, b"".join(self._outgoing))
-            self._outgoing.clear()
+        messages = self._outgoing
+        if messages:
+            self.records.write(_HANDSHAKE, messages[0] if len(messages) == 1 else b"".join(messages))
+            messages.clear()
 
     def write(self, content_type: int, content: Buffer) -> None:
         """Other content, after the handshake messages so far."""

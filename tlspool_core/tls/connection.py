@@ -101,8 +101,10 @@ class TlsConnection:
         return None if self._flow is None else self._flow.question
 
     def answer(self, value: object) -> None:
-        """Answer the question, with the type that it asks for."""
-        flow = self._asking()
+        """Answer the question, with the type that it asks for. Raises ValueError if there is none."""
+        flow = self._flow
+        if flow is None or flow.question is None:
+            raise _no_question()
         try:
             flow.answer(value)
             if flow.question is None:
@@ -112,13 +114,11 @@ class TlsConnection:
             self._caught(error)
 
     def refuse(self, error: TlsError) -> None:
-        """Answer with an error, which normally ends the connection with its alert."""
-        self._guard(self._refuse, self._asking(), error)
-
-    def _asking(self) -> Flow[Established | None]:
-        if self._flow is None or self._flow.question is None:
-            raise ValueError("there is no question to answer")
-        return self._flow
+        """Answer with an error, which normally ends the connection with its alert. Raises ValueError if there is no question."""
+        flow = self._flow
+        if flow is None or flow.question is None:
+            raise _no_question()
+        self._guard(self._refuse, flow, error)
 
     # --- application data ----------------------------------------------------------------------------------------------------
 
@@ -311,6 +311,10 @@ class TlsConnection:
         else:
             raise UnexpectedChangeCipherSpec("after the handshake")
         return True
+
+
+def _no_question() -> ValueError:
+    return ValueError("there is no question to answer")
 
 
 def _without_frames(error: TlsError) -> TlsError:

@@ -46,8 +46,8 @@ def more_input() -> Generator[Wait, Any, None]:
 @coroutine
 def ask(question: Question[A]) -> Generator[Wait, Any, A]:
     """Await this to put a question to the driver; raises the TlsError that it refuses with."""
-    answer = yield question
-    return cast("A", answer)
+    answer: A = yield question
+    return answer
 
 
 class Flow(Generic[R]):

@@ -266,6 +266,9 @@ class RecordLayer:
             self._outgoing += _CCS_RECORD
             return
         step = self.max_fragment
+        if 0 < len(data) <= step:
+            self._outgoing += self.seal(content_type, data)
+            return
         view = memoryview(data)
         for start in range(0, len(view), step):
             self._outgoing += self.seal(content_type, view[start : start + step])

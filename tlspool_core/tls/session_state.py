@@ -14,11 +14,13 @@ from struct import Struct
 from typing import Final
 
 from tlspool_core.tls.alerts import DecodeError
-from tlspool_core.tls.codec import Reader, u8, u32, vector8, vector16, vector24
+from tlspool_core.tls.codec import Reader, vector8, vector16, vector24
 from tlspool_core.tls.messages import build_extensions, parse_extensions
 from tlspool_core.tls.seams import CertificateEntry
 
 _FORMAT: Final = 3
+# format, age_add, length of the secret
+_HEAD: Final = Struct(">BIB")
 # version, cipher_suite, created, lifetime, certificate_type, peer_scheme, extended_master_secret, group
 _FIXED: Final = Struct(">HHQIBHBH")
 NO_CERTIFICATE: Final = 255  # stands for "the peer showed nothing"; 255 is for private use among certificate types
@@ -56,7 +58,7 @@ class SessionState:
 
     def build(self, common: bytes = b"") -> bytes:
         """As bytes; what is inside must be encrypted wherever it is kept. `common`, if given, is what `common()` returned."""
-        return b"".join((u8(_FORMAT), u32(self.age_add), vector8(self.secret), common or self.common()))
+        return b"".join((_HEAD.pack(_FORMAT, self.age_add, len(self.secret)), self.secret, common or self.common()))
 
     def common(self) -> bytes:
         """All that several tickets of one session have in common."""

@@ -97,7 +97,9 @@ class HashKind:
 
     def derive(self, stage: HMAC, label: bytes, digest: bytes) -> bytes:
         """Derive-Secret with a transcript hash, RFC 8446 section 7.1."""
-        return digest_under(stage, self._heads[label] + digest + b"\1")
+        running = stage.copy()
+        running.update(self._heads[label] + digest + b"\1")
+        return running.finalize()
 
     def derived(self, stage: HMAC) -> bytes:
         """The salt of the next stage."""
