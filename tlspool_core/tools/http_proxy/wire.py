@@ -76,6 +76,8 @@ class Party:
 
     def __init__(self, sock: socket.socket, role: type[h11.CLIENT] | type[h11.SERVER]) -> None:
         """`role` is ours."""
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
         self.http = h11.Connection(role, max_incomplete_event_size=HEAD)
         self.heard = False  # something since the last cycle
@@ -115,6 +117,8 @@ class Party:
             event = await self.next(None)
         if not isinstance(event, h11.Request):
             return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise h11.RemoteProtocolError("not a version of HTTP that is spoken here", error_status_hint=505)
         framing(event.headers)
         return event
 
