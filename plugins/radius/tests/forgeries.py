@@ -6,8 +6,10 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from socket import AF_INET, SOCK_DGRAM, socket
 from threading import Thread
+from typing import Any
 
 from tlspool_radius.packets import ACCESS_ACCEPT, ACCOUNTING_RESPONSE
 
@@ -51,13 +53,15 @@ BAD = {
     "cut": lambda raw: answer(raw)[:-1],
     "nothing": lambda raw: b"",
     "a header's half": lambda raw: answer(raw)[:10],
+    "huge": lambda raw: answer(raw)[:2] + (60_000).to_bytes(2, "big") + answer(raw)[4:] + bytes(60_000),
     "too long": lambda raw: answer(raw, (bytes([18, 255]) + bytes(253)) * 17),
 }
 
 
 @contextmanager
-def liar(replies: Callable[[bytes], list[bytes]]) -> Iterator[int]:
-    """A server on loopback that sends what it is told for every request."""
+def liar(replies: Callable[[bytes], list[bytes]] | Callable[[bytes, Any], list[bytes]]) -> Iterator[int]:
+    """A server on loopback that sends what it is told for every request; `replies` may ask for the sender's address, too."""
+    wants_sender = len(signature(replies).parameters) == 2
     with socket(AF_INET, SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
 
@@ -66,7 +70,7 @@ def liar(replies: Callable[[bytes], list[bytes]]) -> Iterator[int]:
                 raw, sender = bound.recvfrom(5000)
                 if raw == b"end":
                     return
-                for reply in replies(raw):
+                for reply in replies(raw, sender) if wants_sender else replies(raw):
                     bound.sendto(reply, sender)
 
         thread = Thread(target=serve)

@@ -215,7 +215,8 @@ class Ledger:
         """The number up to which an earlier process was told that records have arrived; 0 if there is no such record."""
         try:
             number, record, taken = json.loads(os.pread(self._lock, _MARK, 0).rstrip(b"\0"))
-        except ValueError:
+            number, record, taken = int(number), str(record), float(taken)
+        except (TypeError, ValueError):
             return 0
         sql = "SELECT id FROM queue WHERE id = ? AND record = ? AND taken = ?"
         row = self._removing.execute(sql, (number, record, taken)).fetchone()

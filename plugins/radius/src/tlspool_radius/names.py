@@ -59,8 +59,10 @@ class Address:
                 outcome = self._look_up(self._name)
             except OSError as error:
                 outcome = error
-            except UnicodeError:  # a name that is none, says the codec "idna"
-                outcome = OSError("not a host name")
+            except (
+                Exception
+            ) as error:  # a name that is none, says the codec "idna"; whoever waits has to hear of anything else, too
+                outcome = OSError(f"cannot be resolved: {error}")
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(_settle, looking, outcome)
 

@@ -1,0 +1,209 @@
+"""Does the queue on disk keep each record until it has arrived, and not a moment longer, whatever becomes of the disk and the process?"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freeradius import FreeRadius
+from radius_helpers import plugin
+from tlspool_radius.ledger import Ledger, LedgerError, waiting
+
+from tlspool_core.api import AccountingRecord, Denied, DoNAI
+
+ATTRIBUTES = [(1, b"john@example.com")]
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    return tmp_path / "queue"
+
+
+def run(path: Path, work: Callable[[Ledger], Coroutine[Any, Any, None]], limit: int = 100) -> None:
+    """With an open ledger that delivers."""
+
+    async def main() -> None:
+        ledger = Ledger(path, limit)
+        await ledger.open()
+        assert await ledger.mine()
+        await work(ledger)
+        await ledger.close()
+
+    asyncio.run(main())
+
+
+async def add(ledger: Ledger, *records: str) -> None:
+    for record in records:
+        await ledger.add(record, 0, ATTRIBUTES)
+
+
+async def names(ledger: Ledger) -> list[str]:
+    return [entry.record for entry in await ledger.first()]
+
+
+def test_what_was_acknowledged_is_not_sent_again_after_a_sudden_end(queue: Path) -> None:
+    async def before(ledger: Ledger) -> None:
+        await add(ledger, "a", "b", "c")
+        for entry in (await ledger.first())[:2]:
+            ledger.acknowledge(entry)  # and here it ends, before anything is removed
+
+    async def after(ledger: Ledger) -> None:
+        assert await names(ledger) == ["c"]
+        ledger.acknowledge((await ledger.first())[0])
+        await ledger.remove()
+
+    run(queue, before)
+    assert waiting(queue)[0] == 3
+    run(queue, after)
+    assert waiting(queue)[0] == 0
+
+
+def test_a_queue_from_a_backup_is_sent(queue: Path, tmp_path: Path) -> None:
+    """Rather twice than never: a mark of other records does not count."""
+
+    async def first(ledger: Ledger) -> None:
+        await add(ledger, "a")
+
+    async def second(ledger: Ledger) -> None:
+        await add(ledger, "b", "c")
+        for entry in await ledger.first():
+            ledger.acknowledge(entry)
+        await ledger.remove()
+
+    async def restored(ledger: Ledger) -> None:
+        await add(ledger, "x", "y")  # which get the numbers of b and c
+        assert await names(ledger) == ["a", "x", "y"]
+
+    run(queue, first)
+    shutil.copy(queue, tmp_path / "backup")
+    run(queue, second)
+    shutil.copy(tmp_path / "backup", queue)
+    run(queue, restored)
+
+
+def test_a_mark_that_is_no_mark_is_ignored(queue: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await add(ledger, "a")
+        assert await names(ledger) == ["a"]
+
+    for noise in (b"", b"\xff" * 300, b"[1]", b"{}", b'["a", "b", "c"]', b"[1, [], {}]"):
+        Path(f"{queue}.lock").write_bytes(noise)
+        queue.unlink(missing_ok=True)
+        run(queue, work)
+
+
+def test_a_full_queue_takes_stops_only(queue: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await add(ledger, "a")
+        outcomes = await asyncio.gather(
+            ledger.add("b", 0, ATTRIBUTES),
+            ledger.add("c", 0, ATTRIBUTES),
+            ledger.add("a", 1, ATTRIBUTES, final=True),
+            return_exceptions=True,
+        )
+        assert [isinstance(one, LedgerError) for one in outcomes] == [False, True, False]
+        assert "is full: 2 records wait" in str(outcomes[1])
+        assert await names(ledger) == ["a", "b", "a"]
+
+    run(queue, work, limit=2)
+
+
+def fill(ledger: Ledger) -> None:
+    """As if the disk were full: SQLite says what it says then."""
+    for connection in (ledger._adding, ledger._removing):
+        connection.execute("PRAGMA max_page_count = 1")
+
+
+def test_a_full_disk_is_named_and_taken_from_there_when_there_is_space(queue: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        await ledger._run(lambda: fill(ledger))
+        with pytest.raises(LedgerError, match="the disk of the accounting queue is full"):
+            for number in range(100):  # until the pages that are there are used up
+                await ledger.add(f"r{number}", 0, [(1, bytes(250))] * 4)
+        kept = await names(ledger)
+        await ledger._run(lambda: ledger._adding.execute("PRAGMA max_page_count = 1000000"))
+        await add(ledger, "late")
+        assert await names(ledger) == [*kept, "late"]
+
+    run(queue, work, limit=1000)
+
+
+def record(number: int, event: str = "start") -> AccountingRecord:
+    who = DoNAI("www.example.com"), DoNAI("example.com", "john")
+    return AccountingRecord(event, f"r{number}", "pages", "job", *who, 1_800_000_000.0, None, sequence=int(event == "stop"))
+
+
+def test_what_cannot_be_removed_is_not_sent_again(own_servers: list[FreeRadius], queue: Path) -> None:
+    server, _ = own_servers
+    server.start()
+    function = {"servers": ["s"], "timeout": 2.0, "tries": 5, "limit": 30}
+    section = {"queue": str(queue), "server": {"s": server.section()}, "accounting": function}
+
+    async def main(first: int, *, full: bool) -> None:
+        async with plugin(section) as started:
+            assert started._engine is not None and started._engine.ledger is not None
+            ledger = started._engine.ledger
+            if full:
+                trigger = "CREATE TRIGGER full BEFORE DELETE ON queue BEGIN SELECT RAISE(FAIL, 'no space'); END"
+                await ledger._run(lambda: ledger._adding.execute(trigger))
+            for number in range(first, first + 3):
+                await started.account(record(number))
+            async with asyncio.timeout(60):
+                while len(server.lines("records")) < first + 3:  # noqa: ASYNC110 - the server is another process
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(main(0, full=True))
+    assert waiting(queue)[0] == 3
+    with sqlite3.connect(queue) as connection:
+        connection.execute("DROP TRIGGER full")
+    connection.close()
+    asyncio.run(main(3, full=False))
+    assert [line.split("|")[1] for line in server.lines("records")] == [f"r{number}" for number in range(6)]
+    assert waiting(queue)[0] == 0
+
+
+def test_what_waits_for_the_disk_is_limited(queue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tlspool_radius.ledger._MOST_AT_ONCE", 3)
+
+    async def work(ledger: Ledger) -> None:
+        outcomes = await asyncio.gather(*(add(ledger, f"r{number}") for number in range(9)), return_exceptions=True)
+        assert any("wait for the disk already" in str(one) for one in outcomes)
+        assert sum(one is None for one in outcomes) == len(await names(ledger)) >= 3
+
+    run(queue, work)
+
+
+def test_a_record_that_fits_no_packet_is_refused_and_holds_up_nothing(own_servers: list[FreeRadius], queue: Path) -> None:
+    server, _ = own_servers
+    section = {
+        "queue": str(queue),
+        "server": {"s": server.section()},
+        "accounting": {"servers": ["s"]},
+        "nas_identifier": "n" * 250,
+    }
+    huge = {"classes": (bytes(246),) * 10, "session": "s" * 999, "service": "x" * 999, "peer_address": "p" * 999}
+
+    async def main() -> None:
+        async with plugin(section) as started:
+            long = AccountingRecord(
+                "start",
+                "r" * 999,
+                "k" * 999,
+                "",
+                DoNAI(".".join(["x" * 60] * 4)),
+                DoNAI("y.example", "u" * 128),
+                1.0,
+                None,
+                None,
+                huge,
+            )
+            with pytest.raises(Denied, match="does not fit a RADIUS packet"):
+                await started.account(long)
+
+    asyncio.run(main())
+    assert waiting(queue)[0] == 0
