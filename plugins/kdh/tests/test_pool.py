@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,27 +18,69 @@ import pytest
 from tlspool_core.client import InfoKind, Pool, PoolError
 
 WEB, MAIL, JOHN, MARY = "web.kdh.example", "mail.kdh.example", "john@kdh.example", "mary@kdh.example"
+FAR, OLGA, ANNA = "web.other.example", "olga@other.example", "anna@kdh.example"
+PIN = "123456"
+SOFTHSM = next(
+    (path for path in map(Path, ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")) if path.exists()), None
+)
+needs_token = pytest.mark.skipif(
+    SOFTHSM is None or not shutil.which("pkcs11-tool"), reason="SoftHSM or pkcs11-tool is not installed"
+)
 _RUN = "import sys, pathlib; from tlspool_core.pool.daemon import serve; sys.exit(serve(pathlib.Path(sys.argv[1])))"
+
+PKCS11 = """[[keystore.pkcs11.modules]]
+path = "{module}"
+pin_file = "{home}/pin"
+environment = {{SOFTHSM2_CONF = "{home}/softhsm.conf"}}
+"""
 
 
 class World:
-    """Databases, and a pool over them, set up with the commands of the documentation."""
+    """Databases, a token with a password, and a pool over them, set up with the commands of the documentation.
 
-    def __init__(self, home: Path, realm: Any, extra: str = "") -> None:
+    A second pool can use the databases and the token of a first one.
+    """
+
+    def __init__(self, home: Path, realm: Any, extra: str = "", like: World | None = None) -> None:
         self.home, self.socket, self.config = home, home / "s", home / "pool.toml"
+        self.base = base = like.base if like is not None else home
         self.config.write_text(
-            f'[[socket]]\npath = "{self.socket}"\n[config]\nbackend = "lmdb"\npath = "{home}/db"\n'
-            f'[credential.kerberos.realms]\n"KDH.EXAMPLE" = "kdh.example"\n{extra}'
+            f'{extra}\n[[socket]]\npath = "{self.socket}"\n[config]\nbackend = "lmdb"\npath = "{base}/db"\n'
+            f'[credential.kerberos]\nreplay_cache = "{base}/replay"\n'
+            f'[credential.kerberos.realms]\n"KDH.EXAMPLE" = "kdh.example"\n"OTHER.EXAMPLE" = "other.example"\n'
+            + (PKCS11.format(home=base, module=SOFTHSM) if SOFTHSM is not None else "")
         )
         self.environment = realm.environment | {"TLSPOOL_CONFIG": str(self.config), "TLSPOOL_SOCKET": str(self.socket)}
-        self.local(WEB, "server", keytab=realm.services)
-        self.local(MAIL, "server", keytab=realm.services)
-        self.local(JOHN, "client", principal="john@KDH.EXAMPLE", keytab=realm.users)
-        self.local(MARY, "client", principal="mary@KDH.EXAMPLE", keytab=realm.users)
+        self.environment["SOFTHSM2_CONF"] = f"{base}/softhsm.conf"
+        if like is None:
+            self._fill(realm)
         with (home / "log").open("wb") as log:
             self.process = subprocess.Popen([sys.executable, "-c", _RUN, str(self.config)], stderr=log, env=self.environment)
         self.pool = Pool(self.socket, patience=15)
         self.pool.ping()
+
+    def _fill(self, realm: Any) -> None:
+        if SOFTHSM is not None:
+            self._fill_token()
+        for service in (WEB, MAIL, FAR):
+            self.local(service, "server", keytab=realm.services)
+        self.local(JOHN, "both", principal="john@KDH.EXAMPLE", keytab=realm.users)
+        self.local(ANNA, "both", keytab=realm.users)
+        self.local(OLGA, "both", keytab=realm.users)
+        self.local(MARY, "both", key="pkcs11:token=realm;object=kerberos;type=data")
+
+    def _fill_token(self) -> None:
+        (self.home / "tokens").mkdir()
+        (self.home / "softhsm.conf").write_text(f"directories.tokendir = {self.home}/tokens\n")
+        (self.home / "pin").write_text(PIN)
+        (self.home / "pin").chmod(0o600)
+        self._run("softhsm2-util", "--init-token", "--free", "--label", "realm", "--pin", PIN, "--so-pin", "12345678")
+        (self.home / "password").write_bytes(b"sesame")
+        tool = ("pkcs11-tool", "--module", str(SOFTHSM), "--token-label", "realm", "--login", "--pin", PIN)
+        self._run(*tool, "--write-object", f"{self.home}/password", "--type", "data", "--private", "--label", "kerberos")
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(command, env=self.environment, check=True, capture_output=True)
 
     def tlspool(self, *arguments: str, stdin: bytes = b"", ok: bool = True) -> str:
         command = [sys.executable, "-c", "from tlspool_core.cli import main; main()", *arguments]
@@ -45,8 +88,9 @@ class World:
         assert (done.returncode == 0) is ok, (done.stdout + done.stderr).decode()
         return done.stdout.decode()
 
-    def local(self, identity: str, role: str, **account: str) -> None:
-        self.tlspool("localid", "add", identity, "--type", "kerberos", "--role", role, "-", stdin=json.dumps(account).encode())
+    def local(self, identity: str, role: str, key: str = "", **account: str) -> None:
+        options = ("--role", role, *(("--key", key) if key else ()))
+        self.tlspool("localid", "add", identity, "--type", "kerberos", *options, "-", stdin=json.dumps(account).encode())
 
     def both(self, server: dict[str, Any], client: dict[str, Any]) -> list[Any]:
         """STARTTLS at both ends of one connection; each outcome is a session or an error."""
@@ -79,27 +123,73 @@ def world(tmp_path_factory: pytest.TempPathFactory, realm: Any) -> Iterator[Worl
     made.stop()
 
 
-def test_a_ticket_is_all_that_is_needed(world: World) -> None:
-    server, client = world.both({"localid": WEB}, {"localid": JOHN, "remoteid": WEB})
+def agreed(outcomes: list[Any], local: str, remote: str) -> list[Any]:
+    """Both ends know each other; data passes. `local` is the server's identity, `remote` the client's."""
+    server, client = outcomes
     assert not isinstance(server, PoolError) and not isinstance(client, PoolError), (server, client)
+    assert (server.localid, server.remoteid) == (local, remote)
+    assert (client.localid, client.remoteid) == (remote, local)
+    client.plaintext.sendall(b"hello")
+    assert server.plaintext.recv(10) == b"hello"
+    return outcomes
+
+
+def test_a_ticket_is_all_that_is_needed(world: World) -> None:
+    server, client = agreed(world.both({"localid": WEB}, {"localid": JOHN, "remoteid": WEB}), WEB, JOHN)
     with server, client:
-        assert (server.localid, server.remoteid) == (WEB, JOHN)
-        assert (client.localid, client.remoteid) == (JOHN, WEB)
+        assert client.version() == "TLSv1.3"
         assert client.info(InfoKind.PEERCERT_SUBJECT) == f"http/{WEB}@KDH.EXAMPLE".encode()
-        client.plaintext.sendall(b"hello")
-        assert server.plaintext.recv(10) == b"hello"
 
 
-def test_tls12_with_a_ticket_alone(tmp_path: Path, realm: Any) -> None:
-    made = World(tmp_path, realm, '[tls]\nversions = ["1.2"]\n')
-    try:
-        server, client = made.both({"localid": WEB}, {"localid": JOHN, "remoteid": WEB})
-        assert not isinstance(server, PoolError) and not isinstance(client, PoolError), (server, client)
-        with server, client:
-            assert (server.remoteid, client.remoteid) == (JOHN, WEB)
-            assert (client.version(), client.cipher()) == ("TLSv1.2", "TLS_ECDHE_KRB_WITH_AES_256_GCM_SHA384")
-    finally:
-        made.stop()
+def test_the_realm_of_a_service_may_be_another(world: World) -> None:
+    server, client = agreed(world.both({"localid": FAR}, {"localid": JOHN, "remoteid": FAR}), FAR, JOHN)
+    with server, client:
+        assert server.info(InfoKind.PEERCERT_SUBJECT) == b"john@KDH.EXAMPLE"
+
+
+@pytest.mark.parametrize("identity", [ANNA, OLGA, pytest.param(MARY, marks=needs_token)])
+def test_clients_by_names_that_are_tried(world: World, identity: str) -> None:
+    """By an enterprise name, by a plain one, and by a password in a token; none of them names a principal."""
+    server, client = agreed(world.both({"localid": WEB}, {"localid": identity, "remoteid": WEB}), WEB, identity)
+    with server, client:
+        pass
+
+
+@pytest.mark.parametrize(("one", "other"), [(JOHN, ANNA), (OLGA, JOHN), pytest.param(MARY, JOHN, marks=needs_token)])
+def test_users_meet_as_client_and_server(world: World, one: str, other: str) -> None:
+    """The server has no key that lasts: the KDC encrypts in the session key of a ticket-granting ticket."""
+    server, client = agreed(world.both({"localid": one}, {"localid": other, "remoteid": one}), one, other)
+    with server, client:
+        assert client.version() == "TLSv1.3"
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory: pytest.TempPathFactory, realm: Any, world: World) -> Iterator[World]:
+    made = World(tmp_path_factory.mktemp("older"), realm, '[tls]\nversions = ["1.2"]', like=world)
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(WEB, JOHN), (FAR, JOHN), (JOHN, ANNA), (OLGA, JOHN), pytest.param(JOHN, MARY, marks=needs_token)]
+)
+def test_tls12_with_tickets_alone(older: World, one: str, other: str) -> None:
+    server, client = agreed(older.both({"localid": one}, {"localid": other, "remoteid": one}), one, other)
+    with server, client:
+        assert (client.version(), client.cipher()) == ("TLSv1.2", "TLS_ECDHE_KRB_WITH_AES_256_GCM_SHA384")
+
+
+@pytest.mark.parametrize("which", ["world", "older"])
+def test_a_user_that_is_another_than_wanted(which: str, request: pytest.FixtureRequest) -> None:
+    pool: World = request.getfixturevalue(which)
+    server, client = pool.both({"localid": ANNA}, {"localid": JOHN, "remoteid": OLGA})
+    assert isinstance(server, PoolError) and isinstance(client, PoolError)
+
+
+def test_another_service_of_the_same_host(older: World) -> None:
+    server, client = older.both({"localid": WEB, "service": "ldap"}, {"localid": JOHN, "remoteid": WEB, "service": "imap"})
+    assert isinstance(server, PoolError) and "which is not the service of this session" in str(server)
+    assert isinstance(client, PoolError)
 
 
 def test_a_service_that_the_kdc_does_not_know(world: World) -> None:
@@ -107,17 +197,29 @@ def test_a_service_that_the_kdc_does_not_know(world: World) -> None:
     assert isinstance(client, PoolError) and f"no ticket for http/{MAIL}@KDH.EXAMPLE" in str(client)
 
 
-def test_a_client_without_a_key_is_told(world: World) -> None:
-    _, client = world.both({"localid": WEB}, {"localid": MARY, "remoteid": WEB})
-    assert isinstance(client, PoolError) and "no ticket for" in str(client)
+def test_a_remote_in_no_known_realm(world: World) -> None:
+    _, client = world.both({"localid": WEB}, {"localid": JOHN, "remoteid": "web.elsewhere.example"})
+    assert isinstance(client, PoolError) and "web.elsewhere.example lies in no realm" in str(client)
+
+
+def test_a_client_without_a_key_is_told(world: World, realm: Any) -> None:
+    world.local("nobody@kdh.example", "client", keytab=realm.users)
+    _, client = world.both({"localid": WEB}, {"localid": "nobody@kdh.example", "remoteid": WEB})
+    assert isinstance(client, PoolError) and "Keytab contains no suitable keys" in str(client)
+    world.tlspool("localid", "remove", "nobody@kdh.example")
 
 
 def test_lists_say_where_tickets_come_from(world: World) -> None:
     assert "john@KDH.EXAMPLE (FILE:" in world.tlspool("localid", "show", JOHN)
 
 
-def test_check_tells_what_is_usable(world: World) -> None:
-    text = world.tlspool("kdh", "check", "--service", "http", "--remote", WEB, ok=False)
+def test_check_tells_what_is_usable(world: World, realm: Any) -> None:
+    text = world.tlspool("kdh", "check", "--service", "http", "--remote", WEB)
     assert f"ok  {WEB}: key of http/{WEB}@KDH.EXAMPLE, version 2, aes256-cts-hmac-sha1-96" in text
     assert f"ok  {JOHN}: ticket of john@KDH.EXAMPLE for http/{WEB}@KDH.EXAMPLE until " in text
-    assert f"BAD {MARY}: no ticket for mary@KDH.EXAMPLE: Keytab contains no suitable keys" in text
+    assert f"ok  {OLGA}: ticket of olga@OTHER.EXAMPLE for http/{WEB}@KDH.EXAMPLE until " in text
+    assert f"ok  {MARY}: mary\\@kdh.example@KDH.EXAMPLE or mary@KDH.EXAMPLE, by a password in the key store" in text
+    world.local("nobody@kdh.example", "client", keytab=realm.users)
+    text = world.tlspool("kdh", "check", ok=False)
+    assert "BAD nobody@kdh.example: no ticket for nobody" in text
+    world.tlspool("localid", "remove", "nobody@kdh.example")

@@ -13,6 +13,7 @@ ticket; a session takes tickets for its own identity and service only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tlspool_core.api import (
@@ -44,12 +45,20 @@ from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.mit import Source, keytab_keys
 from tlspool_kdh.relief import ClientRelief, Prefetch, ServerRelief, UserRelief
+from tlspool_kdh.replay import ReplayCache, default_path
 from tlspool_kdh.sessions import ClientBox, ServerBox, SessionCredential, accepts_for, box
 from tlspool_kdh.tickets import Principal, Service
 from tlspool_kdh.wallet import Tickets
 
 TYPE = "kerberos"
-_SETTINGS = {"realms": {}, "clock_skew": 300, "ticket_margin": 300, "extension": QUANTUM_RELIEF, "quantum_relief": "required"}
+_SETTINGS = {
+    "realms": {},
+    "clock_skew": 300,
+    "ticket_margin": 300,
+    "extension": QUANTUM_RELIEF,
+    "quantum_relief": "required",
+    "replay_cache": "",
+}
 
 
 class RealmPredicate(Predicate):
@@ -90,7 +99,7 @@ class KerberosType(CredentialType):
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """[credential.kerberos]: realms (table of REALM = "domain"), clock_skew, ticket_margin (seconds), extension (code point),
-        quantum_relief ("required" or "optional").
+        quantum_relief ("required" or "optional"), replay_cache (absolute path of a file).
         """
         if unknown := sorted(set(settings) - set(_SETTINGS)):
             raise ValueError(f"[credential.kerberos] has no {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
@@ -102,10 +111,19 @@ class KerberosType(CredentialType):
             raise ValueError("[credential.kerberos] extension is a code point from 0xff00 to 0xffff")
         if values["quantum_relief"] not in ("required", "optional"):
             raise ValueError('[credential.kerberos] quantum_relief is "required" or "optional"')
+        self._remember_in(values["replay_cache"])
         self.realms = Realms(_domains(values["realms"]))
         self._service.skew = float(values["clock_skew"])
         self._tickets.margin = float(values["ticket_margin"])
         self._code, self._required = values["extension"], values["quantum_relief"] == "required"
+
+    def _remember_in(self, text: object) -> None:
+        """The file is opened when the first authenticator comes; another path on reload means another table."""
+        if not isinstance(text, str) or (text and not Path(text).is_absolute()):
+            raise ValueError("[credential.kerberos] replay_cache is the absolute path of a file")
+        path = Path(text) if text else default_path()
+        if self._service.replays.path != path:
+            self._service.replays = ReplayCache(path)
 
     async def load(self, local: LocalCredential, find_key: Callable[[str], Awaitable[Key]]) -> Credential | None:
         """What sessions fill with tickets; a server on a host shows nothing."""

@@ -14,23 +14,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tlspool_core.api import BadCertificate, CertificateExpired, CertificateUnknown, DecryptError, IllegalParameter
+from tlspool_core.api import BadCertificate, CertificateExpired, CertificateUnknown, DecryptError, IllegalParameter, InternalError
 from tlspool_kdh.asn1 import Authenticator, EncryptedData, EncTicketPart, Ticket, decode, encode
 from tlspool_kdh.codes import CHECKSUMS, KEY_USAGE
 from tlspool_kdh.crypto import KerberosKey, WrongKey, new_key
+from tlspool_kdh.replay import NoRoom, Repeated, ReplayCache
 
 _TICKET_USAGE: Final = 2  # RFC 4120 section 7.5.1
 _INVALID: Final = 7  # bits of TicketFlags, RFC 4120 section 5.3
 _TRANSITED_CHECKED: Final = 12
 _ESCAPES: Final = str.maketrans({character: "\\" + character for character in "/@\\"})
-_MAX_REMEMBERED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +91,7 @@ class Service:
         self._find_key = find_key
         self.skew = skew
         self.now = now
-        self._seen: dict[bytes, float] = {}
-        self._lock = threading.Lock()
+        self.replays = ReplayCache()
 
     def open(self, ticket: bytes, granted: KerberosKey | None = None) -> OpenedTicket:
         """The content of a ticket that is valid now, by the key of its service, or between users by the session key of a ticket-granting
@@ -146,15 +144,12 @@ class Service:
         return plaintext
 
     def _once(self, plaintext: bytes, made: float) -> None:
-        mark, now = hashlib.sha256(plaintext).digest(), self.now()
-        with self._lock:
-            if mark in self._seen:
-                raise DecryptError("the authenticator was used before")
-            if len(self._seen) >= _MAX_REMEMBERED:
-                self._seen = {old: until for old, until in self._seen.items() if until > now}
-            if len(self._seen) >= _MAX_REMEMBERED:
-                raise DecryptError("too many authenticators at a time to tell new from repeated ones")
-            self._seen[mark] = made + 2 * self.skew
+        try:
+            self.replays.once(plaintext, made + 2 * self.skew, self.now())
+        except Repeated:
+            raise DecryptError("the authenticator was used before") from None
+        except NoRoom as error:
+            raise InternalError(str(error)) from None
 
 
 def _judge_path(inner: dict[str, Any], service: Principal) -> None:

@@ -1,0 +1,118 @@
+"""Authenticators that were seen, remembered by all processes of a pool, and over a restart (RFC 4120 section 3.2.3).
+
+Theory of operation
+-------------------
+A file of fixed size is mapped into the memory of each process.  It is a table of buckets with a few slots each; what was seen goes into
+the bucket that its hash says, for as long as it could be seen again.  A slot has 24 bytes of the hash and 8 of the time when it may be
+forgotten.  To look and to write take a lock on the bucket, so two processes are in each other's way for a microsecond, once in 16,384
+times; there is no waiting for a disk, and it can be done on an event loop.  A bucket that is full of what must not be forgotten refuses
+what is new: that takes some hundred thousand handshakes within the time that clocks may differ.
+
+Without a path the table is for this process alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+_HASH, _TIME = 24, 8
+_SLOT: Final = _HASH + _TIME
+_SLOTS: Final = 16
+_BUCKET: Final = _SLOTS * _SLOT
+_BUCKETS: Final = 1 << 14
+SIZE: Final = _BUCKETS * _BUCKET  # 8 MiB, of which only what is used takes room
+
+
+class Repeated(Exception):
+    """It was seen before."""
+
+
+class NoRoom(Exception):
+    """Too much was seen lately, or the file cannot be used; the text says why."""
+
+
+def default_path() -> Path:
+    """Where a service keeps its state: as the service manager says, or the user's own place (XDG base directories)."""
+    if directory := os.environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(directory) / "kerberos-replay"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "tlspool" / "kerberos-replay"
+
+
+class ReplayCache:
+    """One for the process, used by threads; the file is opened at first use."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._lock = threading.Lock()  # locks on files are of processes, and not of threads
+        self._file = -1
+        self._table: mmap.mmap | None = None
+
+    def once(self, what: bytes, until: float, now: float) -> None:
+        """Remember `what` up to `until`, seconds since the epoch. Raises Repeated, and NoRoom if it cannot be told."""
+        mark = hashlib.sha256(what).digest()
+        start = int.from_bytes(mark[_HASH:], "big") % _BUCKETS * _BUCKET
+        with self._bucket(start) as table:
+            free = None
+            for at in range(start, start + _BUCKET, _SLOT):
+                current = int.from_bytes(table[at + _HASH : at + _SLOT], "big") > now
+                if not current:
+                    free = at
+                elif table[at : at + _HASH] == mark[:_HASH]:
+                    raise Repeated
+            if free is None:
+                raise NoRoom("too many authenticators at a time to tell new from repeated ones")
+            table[free : free + _SLOT] = mark[:_HASH] + (int(until) + 1).to_bytes(_TIME, "big")
+
+    def open(self) -> None:
+        """Open the file, and make it where there is none. Raises NoRoom in words."""
+        with self._lock:
+            self._opened()
+
+    @contextmanager
+    def _bucket(self, start: int) -> Iterator[mmap.mmap]:
+        with self._lock:
+            table = self._opened()
+            if self._file < 0:
+                yield table
+                return
+            fcntl.lockf(self._file, fcntl.LOCK_EX, _BUCKET, start)
+            try:
+                yield table
+            finally:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, _BUCKET, start)
+
+    def _opened(self) -> mmap.mmap:
+        if self._table is None:
+            try:
+                self._table = self._map()
+            except OSError as error:
+                raise NoRoom(f"the replay cache {self.path} cannot be used: {error.strerror or error}") from None
+        return self._table
+
+    def _map(self) -> mmap.mmap:
+        if self.path is None:
+            return mmap.mmap(-1, SIZE)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            found = os.fstat(file)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+                raise OSError(0, "it is no file of the pool's own that nobody else can write to")
+            if found.st_size not in (0, SIZE):
+                raise OSError(0, f"it has {found.st_size} bytes and not {SIZE}, so it is something else")
+            os.ftruncate(file, SIZE)
+            table = mmap.mmap(file, SIZE)
+        except BaseException:
+            os.close(file)
+            raise
+        self._file = file
+        return table
