@@ -20,7 +20,7 @@ from tlspool_core.testing.lies import lying
 from tlspool_core.testing.peers import Answers, Pair, TicketBox, answer_all, software_credential
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.questions import ClientAuth
-from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings, StoredSession
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, PeerSettings, ServerSettings, StoredSession
 
 CLIENT = ClientSettings(server_name="testserver", alpn=(b"a",), want_scts=True, certificate_compression=True)
 SERVER = ServerSettings(certificate_compression=True)
@@ -84,6 +84,25 @@ def server_records(data: bytes) -> None:
     """Pieces, each a content type and the content of one record in the clear."""
     records = [bytes((piece[0], 3, 3)) + struct.pack(">H", len(piece) - 1) + piece[1:] for piece in pieces(data)]
     server_bytes(b"".join(records))
+
+
+def peer_bytes(data: bytes) -> None:
+    """First byte: whether a peer has spoken already, and whether it may serve; the rest comes in."""
+    speaks, may_serve = bool(data[0] & 1), not data[0] & 2
+    answers = server_answers(as_client=CLIENT if speaks or not may_serve else None, as_server=SERVER)
+    _feed(TlsConnection(PeerSettings(may_serve=may_serve)), answers, data[1:])
+
+
+def peer_hello(**changes: Any) -> bytes:
+    peer = TlsConnection(PeerSettings(**changes))
+    answer_all(peer, Answers(as_client=CLIENT))
+    return peer.data_to_send()
+
+
+def peer_bytes_seeds() -> Iterable[bytes]:
+    hellos = (peer_hello(), peer_hello(may_serve=False), client_hello(TLS13), server_hello(TLS12), server_hello(TLS13))
+    yield from (bytes((first,)) + hello for first in range(4) for hello in hellos)
+    yield b"\1" + peer_hello() + server_hello(TLS13)
 
 
 def client_hello(version: int, **changes: Any) -> bytes:
@@ -214,6 +233,7 @@ def _role_and_version(name: str, run: Callable[..., None], seeds: Callable[..., 
 TARGETS = (
     Target("server_bytes", server_bytes, server_bytes_seeds, 4),
     Target("client_bytes", client_bytes, lambda: [server_hello(TLS12), server_hello(TLS13)], 4),
+    Target("peer_bytes", peer_bytes, peer_bytes_seeds, 4),
     Target("server_records", server_records, server_records_seeds, 4),
     *_role_and_version("false_message", false_message, false_message_seeds, 25),
     *_role_and_version("after_handshake", after_handshake, lambda role, version: after_handshake_seeds(), 25),

@@ -12,6 +12,7 @@ ORDER = f"{T13}/test_message_order13.py"
 STRICT = f"{T12}/test_strictness12.py"
 LIARS = "tests/robustness/test_consistent_liars.py"
 RECORD = f"{T13}/test_record.py"
+SYMMETRIC = "tests/robustness/test_symmetric_hostile.py"
 HANDSHAKES = "tests/robustness/test_mutated_handshakes.py"
 
 FINISHED: Final = "    if not hmac.compare_digest(finished.verify_data, expected):"
@@ -217,6 +218,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "a ticket is good for ever", "tls13.resumption",
         "        and state.fresh(hs.now())\n",
         "", f"{T13}/test_resumption13.py::test_an_expired_ticket_is_neither_offered_nor_taken",
+    ),
+    # --- ends that find out their role
+    _tls(
+        "a hello that was dropped need not be the one that came", "symmetry",
+        "        if not hmac.compare_digest(dropped, hash_of_hello(self.lost)):", "        if not dropped:",
+        f"{SYMMETRIC}::test_any_bit_of_the_dropped_hello",
+    ),
+    _tls(
+        "a server need not say what it dropped", "symmetry",
+        "        if dropped is None and self.lost is None:", "        if dropped is None:",
+        f"{SYMMETRIC}::test_a_dropped_hello_out_of_nothing",
+    ),
+    _tls(
+        "a hello of our own is met like another's", "symmetry",
+        "    if ours.tie_break == theirs.tie_break:", "    if not ours.tie_break:",
+        f"{SYMMETRIC}::test_our_tie_break_comes_back_in_another_hello",
     ),
     # --- policy and plugins
     Mutant(
