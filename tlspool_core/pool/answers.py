@@ -208,11 +208,11 @@ class Answers:
 
     async def _choose_as_server(self, question: ChooseServerCredential) -> ServerChoice:
         session = self._session
-        await self._settle_local(self._server_identity(question.offer.server_name))
+        entry = await self._settle_local(self._server_identity(question.offer.server_name))
         engine = self._pool.engine
         asks = engine.client_auth(session.wishes.remote, self.local)
         return ServerChoice(
-            credentials=await self._credentials(Role.SERVER),
+            credentials=await self._credentials(Role.SERVER, entry),
             alpn=engine.alpn(session.request.service),
             client_auth=asks,
             certificate_authorities=engine.certificate_authorities() if asks is not ClientAuth.NONE else (),
@@ -248,12 +248,12 @@ class Answers:
             raise alerts.UnrecognizedName("not a domain name") from None
 
     async def _choose_as_client(self, question: ChooseClientCredential) -> Sequence[Credential]:
-        if self.local is None:
-            local = await self._chosen_identity()
-            if local is None or not self._may_settle():
-                return ()
-            await self._settle_local(local)
-        return await self._credentials(Role.CLIENT)
+        if self.local is not None:
+            return await self._credentials(Role.CLIENT, self._pool.credentials.identity(self.local))
+        local = await self._chosen_identity()
+        if local is None or not self._may_settle():
+            return ()
+        return await self._credentials(Role.CLIENT, await self._settle_local(local))
 
     @property
     def _desk_decides(self) -> bool:
@@ -306,8 +306,11 @@ class Answers:
         """Whether the application can be asked, if it wants to be: after the handshake it waits for no callback."""
         return self._session.exchange.open or not self._session.wishes.check_localid
 
-    async def _settle_local(self, proposed: DoNAI) -> None:
-        """Have the application approve, and check that it may use the identity. Raises Refusal or WireError."""
+    async def _settle_local(self, proposed: DoNAI) -> LocalIdentity | None:
+        """Have the application approve, and check that it may use the identity, which is returned as the database has it.
+
+        Raises Refusal or WireError.
+        """
         chosen = proposed
         if self._session.wishes.check_localid:
             chosen = await self._session.check_localid(proposed)
@@ -325,12 +328,13 @@ class Answers:
                 WireError(ErrorCode.LOCALID_NOT_YOURS, f"This application may not be {chosen}"),
             )
         self.local = chosen
+        return entry
 
-    async def _credentials(self, role: Role) -> list[Credential]:
+    async def _credentials(self, role: Role, entry: LocalIdentity | None) -> list[Credential]:
+        """Credentials of our identity, whose entry was looked up just now. Raises Refusal."""
         assert self.local is not None
         if self._onthefly:
             return await self._issued(self.local, role)
-        entry = self._pool.credentials.identity(self.local)
         if entry is None:
             return []
         self._own, problems = await self._pool.credentials.usable(entry, role)
@@ -382,7 +386,10 @@ class Answers:
 
     def own_credential(self, credential: Credential | None) -> OwnCredential | None:
         """What we know of a credential that the engine uses for us."""
-        return next((own for own in self._own if own.credential is credential), None)
+        for own in self._own:
+            if own.credential is credential:
+                return own
+        return None
 
     def type_of_own(self, credential: Credential | None) -> CredentialType | None:
         """The plugin that made a credential of ours."""

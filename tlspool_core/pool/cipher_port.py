@@ -3,7 +3,8 @@
 Theory of operation
 -------------------
 Most reads of a handshake find their bytes there already, or wait for one flight of the peer; most writes fit into the socket's buffer.
-So both are tried at once, and the event loop is asked only if that fails.  The loop's own socket coroutines register and
+So both are tried at once, and the event loop is asked only if that fails; but what answers a flight of ours cannot be there when the
+flight has just been sent.  The loop's own socket coroutines register and
 unregister with every call; here a socket is registered once, at the first wait, until `release`.
 """
 
@@ -18,21 +19,24 @@ _READ = 65536
 class CipherPort:
     """Borrows the socket: whoever owns it calls `release` before anything else is done with it."""
 
-    __slots__ = ("_fd", "_loop", "_socket", "_waiting", "_watching")
+    __slots__ = ("_fd", "_loop", "_socket", "_spoken", "_waiting", "_watching")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cipher: socket.socket) -> None:
         self._loop = loop
         self._socket = cipher
         self._fd = cipher.fileno()
         self._watching = False
+        self._spoken = False  # just now: an answer to it cannot be there yet
         self._waiting: asyncio.Future[bytes] | None = None
 
     async def receive(self) -> bytes:
         """Bytes from the peer, empty at the end. Raises OSError."""
-        try:
-            return self._socket.recv(_READ)
-        except (BlockingIOError, InterruptedError):
-            pass
+        if not self._spoken:
+            try:
+                return self._socket.recv(_READ)
+            except (BlockingIOError, InterruptedError):
+                pass
+        self._spoken = False
         self._waiting = self._loop.create_future()
         if not self._watching:
             self._watching = True
@@ -56,6 +60,7 @@ class CipherPort:
 
     async def send(self, data: bytes) -> None:
         """Send all of it. Raises OSError."""
+        self._spoken = True
         try:
             sent = self._socket.send(data, socket.MSG_NOSIGNAL)
         except (BlockingIOError, InterruptedError):

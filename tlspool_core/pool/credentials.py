@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import ConfigBackend, CredentialType, Denied, Key, KeyStoreError, LocalCredential, LocalIdentity, Role
@@ -33,12 +33,11 @@ class OwnCredential:
     type: CredentialType
     credential: Credential
     keys: tuple[str, ...] = ()  # URIs of the keys that it was made with
+    # that it may be shown in: a plugin's `roles`, if it has any, can be fewer than those in the database
+    roles: Role = field(init=False)
 
-    @property
-    def roles(self) -> Role:
-        """Roles that it may be shown in: a plugin's `roles`, if it has any, can be fewer than those in the database."""
-        roles: Role = getattr(self.credential, "roles", self.local.roles)
-        return roles & self.local.roles
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roles", getattr(self.credential, "roles", self.local.roles) & self.local.roles)
 
 
 class Credentials:
@@ -85,8 +84,10 @@ class Credentials:
             return found
 
     async def usable(self, local: LocalIdentity, role: Role) -> tuple[list[OwnCredential], list[str]]:
-        """Credentials to show in `role`, best first, and why others cannot be had (for log and application)."""
-        self._fresh()
+        """Credentials to show in `role`, best first, and why others cannot be had (for log and application).
+
+        `local` is what `identity` has returned just now.
+        """
         generation = self._generation
         kept = self._usable.get((local.identity, role))
         if kept is not None:

@@ -16,6 +16,7 @@ then, that prove to be the same one; so here that is refused, unless the applica
 from __future__ import annotations
 
 import secrets
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from tlspool_core.identity import DoNAI
@@ -51,7 +52,12 @@ async def remote_speaks(session: Session) -> bool:
 
 def with_role(flags: StartTlsFlags, role: str) -> StartTlsFlags:
     """The roles that were played, in place of those that were possible."""
-    return flags & ~_ROLES | _PLAYED[role]
+    return _with_role(int(flags), role)
+
+
+@lru_cache(maxsize=256)
+def _with_role(flags: int, role: str) -> StartTlsFlags:
+    return StartTlsFlags(flags) & ~_ROLES | _PLAYED[role]
 
 
 def refuse_ourselves(context: PeerContext, local: DoNAI | None, remote: DoNAI | None) -> None:

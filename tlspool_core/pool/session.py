@@ -18,7 +18,6 @@ with the pool.  Whatever ends it comes through `close`, which acts once.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import time
@@ -449,9 +448,10 @@ def name_text(name: object) -> str:
 
 def address_of(cipher: socket.socket) -> str:
     """Address of the peer as text; empty if it has none."""
-    with contextlib.suppress(OSError):
+    try:
         return name_text(cipher.getpeername())
-    return ""
+    except OSError:
+        return ""
 
 
 def failure(error: TlsError, answers: Answers) -> WireError:

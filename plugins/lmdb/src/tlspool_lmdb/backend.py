@@ -68,7 +68,8 @@ class LmdbBackend(ConfigBackend):
             yield Databases(txn, env.handles, str(env.path))
 
     def generation(self) -> int:
-        return self._open.last_transaction()
+        env = self._env or self._open  # asked several times in each session, hence without detours
+        return env.last_transaction()
 
     def close(self) -> None:
         if self._env is not None:
