@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import krb5
+from kdh_peer import SessionKey
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES
 from tlspool_kdh.exchange import TicketCredential, TicketPeer
 from tlspool_kdh.mit import Sought, Source
@@ -45,3 +47,11 @@ def source(principal: str = "", **where: Any) -> Source:
 def fetch(whose: Source, service: str) -> ClientTicket:
     """A ticket, asked of the KDC now."""
     return Tickets().get(whose, (Principal.parse(service),))
+
+
+def service_key(realm: Any) -> SessionKey:
+    """The key of the web service, for the other implementation."""
+    context = krb5.init_context()
+    keytab = krb5.kt_resolve(context, realm.services.encode())
+    key = krb5.kt_get_entry(context, keytab, krb5.parse_name_flags(context, WEB.encode()), 0, 18).key
+    return SessionKey(key.enctype, key.data)

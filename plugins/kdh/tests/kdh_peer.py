@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -332,6 +333,7 @@ class Client(Peer):
     ticket: bytes = b""
     key: SessionKey | None = None
     server_types: bytes = bytes((KRB,))
+    fetch: Callable[[bytes], tuple[bytes, SessionKey]] | None = None
 
     def hello(self, random: bytes) -> bytes:
         extensions = [
@@ -359,6 +361,8 @@ class Client(Peer):
         self._certificate_request(self.read_message(13))
         assert self.read_message(14) == b""
 
+        if self.fetch is not None:
+            self.ticket, self.key = self.fetch(self.server_ticket)
         self.send(11, vector(3, self.ticket))
         share = ec.generate_private_key(CURVES[group])
         shared = share.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(CURVES[group], point))

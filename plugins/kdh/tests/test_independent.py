@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import krb5
 import pytest
 from cryptography import x509
-from kdh_helpers import WEB, TicketAnswers, fetch, source
+from kdh_helpers import WEB, TicketAnswers, fetch, service_key, source
 from kdh_peer import P256, P384, P521, AlertCame, Client, Server, SessionKey
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
@@ -101,10 +100,7 @@ def their_client(sock: socket.socket, held: ClientTicket, suite: int, **more: An
 
 
 def their_server(sock: socket.socket, realm: Any, suite: int, **more: Any) -> Server:
-    context = krb5.init_context()
-    keytab = krb5.kt_resolve(context, realm.services.encode())
-    key = krb5.kt_get_entry(context, keytab, krb5.parse_name_flags(context, WEB.encode()), 0, 18).key
-    return Server(sock, suite, key=SessionKey(key.enctype, key.data), **more)
+    return Server(sock, suite, key=service_key(realm), **more)
 
 
 def exchange(peer: Client | Server) -> None:

@@ -9,11 +9,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kdh_helpers import service_key, source
+from kdh_peer import AlertCame, Client, Server, SessionKey
+from tlspool_kdh.tickets import Principal
+from tlspool_kdh.wallet import Tickets
 
 from tlspool_core.client import InfoKind, Pool, PoolError
 
@@ -177,6 +182,77 @@ def test_tls12_with_tickets_alone(older: World, one: str, other: str) -> None:
     server, client = agreed(older.both({"localid": one}, {"localid": other, "remoteid": one}), one, other)
     with server, client:
         assert (client.version(), client.cipher()) == ("TLSv1.2", "TLS_ECDHE_KRB_WITH_AES_256_GCM_SHA384")
+
+
+# --- another implementation of TLS 1.2 at the other end -------------------------------------------------------------------------
+
+
+@contextmanager
+def application(call: Any, **wishes: Any) -> Iterator[tuple[socket.socket, Future[Any]]]:
+    """One end of a connection, at whose other end an application has the pool speak TLS."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(20)
+    with ThreadPoolExecutor(1) as worker, ours:
+        yield ours, worker.submit(call, theirs, timeout=20, service="http", **wishes)
+
+
+def hello_from(session: Any, peer: Client | Server) -> None:
+    with session:
+        session.plaintext.sendall(b"hello")
+        assert peer.read_record() == (23, b"hello")
+
+
+def their_key(held: Any) -> SessionKey:
+    return SessionKey(held.session_key.enctype, held.session_key.value)
+
+
+@pytest.mark.parametrize("suite", [0xFFA1, 0xFFA2])
+@pytest.mark.parametrize("local", [WEB, ANNA])
+def test_their_client_meets_the_pool(world: World, realm: Any, local: str, suite: int) -> None:
+    """Of a service, and of a user: then the ticket is had by what the server shows."""
+    john, tickets = source("john@KDH.EXAMPLE", keytab=realm.users), Tickets()
+    wanted = Principal.parse(f"http/{WEB}@KDH.EXAMPLE" if local == WEB else "anna\\@kdh.example@KDH.EXAMPLE")
+
+    def fetch(granting: bytes) -> tuple[bytes, SessionKey]:
+        assert bool(granting) is (local != WEB)
+        held = tickets.get(john, (wanted,), granting)
+        return held.ticket, their_key(held)
+
+    with application(world.pool.starttls_server, localid=local) as (sock, outcome):
+        peer = Client(sock, suite, realm="KDH.EXAMPLE", names=("john",), server_name=local.rpartition("@")[2], fetch=fetch)
+        peer.run()
+        assert outcome.result(20).remoteid == JOHN
+        hello_from(outcome.result(), peer)
+
+
+@pytest.mark.parametrize("suite", [0xFFA1, 0xFFA2])
+@pytest.mark.parametrize("remote", [WEB, OLGA])
+def test_the_pool_meets_their_server(world: World, realm: Any, remote: str, suite: int) -> None:
+    if remote == WEB:
+        more = {"key": service_key(realm)}
+    else:
+        olgas = Tickets().granting(source("olga@OTHER.EXAMPLE", keytab=realm.users))
+        more = {"key": their_key(olgas), "tgt": olgas.ticket}
+    with application(world.pool.starttls_client, localid=JOHN, remoteid=remote) as (sock, outcome):
+        peer = Server(sock, suite, **more)
+        peer.run()
+        assert peer.client == "john@KDH.EXAMPLE"
+        assert outcome.result(20).remoteid == remote
+        hello_from(outcome.result(), peer)
+
+
+def test_the_pool_asks_no_kdc_with_what_grants_no_tickets(older: World, realm: Any) -> None:
+    held = Tickets().get(source("john@KDH.EXAMPLE", keytab=realm.users), (Principal.parse(f"http/{WEB}@KDH.EXAMPLE"),))
+    for wrong in (held.ticket, b"nonsense"):
+        with application(older.pool.starttls_client, localid=JOHN, remoteid=OLGA) as (sock, outcome):
+            with pytest.raises(AlertCame) as came:
+                Server(sock, 0xFFA2, key=their_key(held), tgt=wrong).run()
+            assert came.value.args[0] == b"\2\x31"  # access_denied
+            with pytest.raises(PoolError, match=r"grants no tickets|malformed"):
+                outcome.result(20)
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which", ["world", "older"])
