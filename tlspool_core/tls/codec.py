@@ -11,12 +11,14 @@ Writing needs no state: the functions below each return bytes, and a structure i
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from struct import Struct, pack, unpack
 from typing import Any, Final
 
 from tlspool_core.tls.alerts import BadLength, InternalError, TrailingBytes, TruncatedMessage
 
 _UNBOUNDED: Final = 1 << 24  # more than any length says
+_USUAL_LIST: Final = 128  # bytes
 
 
 class Reader:
@@ -137,9 +139,17 @@ class Reader:
 
 def split_u16s(content: bytes) -> tuple[int, ...]:
     """16-bit values without a length in front. Raises BadLength."""
+    return _known_u16s(content) if len(content) <= _USUAL_LIST else _u16s_in(content)
+
+
+def _u16s_in(content: bytes) -> tuple[int, ...]:
     if len(content) & 1:
         raise BadLength(f"list of 16-bit values in {len(content)} bytes")
     return unpack(f">{len(content) >> 1}H", content)
+
+
+# what a program offers is the same in each of its hellos
+_known_u16s: Final = lru_cache(maxsize=128)(_u16s_in)
 
 
 def u8(value: int) -> bytes:

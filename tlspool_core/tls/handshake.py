@@ -34,7 +34,6 @@ from tlspool_core.tls.channel import Channel
 from tlspool_core.tls.driver import Wait, ask, more_input
 from tlspool_core.tls.enums import ContentType
 from tlspool_core.tls.messages import Message, frame, message_name
-from tlspool_core.tls.protection import Protection
 from tlspool_core.tls.questions import Call, HandshakeFacts, JudgePeer
 from tlspool_core.tls.record import CcsRule
 from tlspool_core.tls.seams import Credential, PeerCredential, Version
@@ -206,19 +205,13 @@ class Handshake(Generic[S]):
 
     def start_version(self, version: Version) -> None:
         """The version is negotiated: from here on its rules hold for records and alerts."""
-        self.know(version=version)
+        tls13 = version == TLS13
+        self.know(version=version, extended_master_secret=tls13)  # what RFC 7627 brought to TLS 1.2 is always so in TLS 1.3
         self.channel.records.version = version
-        if version == TLS13:
-            self.know(extended_master_secret=True)  # what RFC 7627 brought to TLS 1.2 is always so in TLS 1.3
+        if tls13:
             self.channel.strict_alerts = True
             self.channel.records.change_cipher_spec = CcsRule.DROP
             self.channel.records.padding = self.settings.padding
-
-    def set_read_protection(self, protection: Protection) -> None:
-        self.channel.set_read_protection(protection)
-
-    def set_write_protection(self, protection: Protection) -> None:
-        self.channel.set_write_protection(protection)
 
     def key_log(self, label: str, client_random: bytes, secret: bytes) -> None:
         """One NSS key log line, only if the settings have a key log."""

@@ -274,7 +274,7 @@ async def _send_key_exchange(hs: Hs, plan: Plan, exchange: Exchange, showing: Sh
 def _send_finished(hs: Hs, keys: KeySchedule, protection: Protection) -> bytes:
     """ChangeCipherSpec and Finished of ours; returns its verify_data."""
     hs.send_change_cipher_spec()
-    hs.set_write_protection(protection)
+    hs.channel.set_write_protection(protection)
     verify_data = keys.verify_data("client", hs.transcript.digest())
     hs.send(Finished(verify_data))
     return verify_data
@@ -283,7 +283,7 @@ def _send_finished(hs: Hs, keys: KeySchedule, protection: Protection) -> bytes:
 async def _read_finished(hs: Hs, keys: KeySchedule, protection: Protection) -> bytes:
     """ChangeCipherSpec and Finished of the server; returns its verify_data."""
     await hs.read_change_cipher_spec()
-    hs.set_read_protection(protection)
+    hs.channel.set_read_protection(protection)
     expected = keys.verify_data("server", hs.transcript.digest())
     finished = await hs.read(Finished)
     if not hmac.compare_digest(finished.verify_data, expected):

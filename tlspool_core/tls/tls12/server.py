@@ -275,7 +275,7 @@ async def _read_proof(hs: Hs, peer: PeerCredential, exchange: Exchange | None) -
 async def _read_finished(hs: Hs, keys: KeySchedule, protection: Protection) -> bytes:
     """ChangeCipherSpec and Finished of the client; returns its verify_data."""
     await hs.read_change_cipher_spec()
-    hs.set_read_protection(protection)
+    hs.channel.set_read_protection(protection)
     expected = keys.verify_data("client", hs.transcript.digest())
     finished = await hs.read(Finished)
     if not hmac.compare_digest(finished.verify_data, expected):
@@ -286,7 +286,7 @@ async def _read_finished(hs: Hs, keys: KeySchedule, protection: Protection) -> b
 def _send_finished(hs: Hs, keys: KeySchedule, protection: Protection) -> bytes:
     """ChangeCipherSpec and Finished of ours; returns its verify_data."""
     hs.send_change_cipher_spec()
-    hs.set_write_protection(protection)
+    hs.channel.set_write_protection(protection)
     verify_data = keys.verify_data("server", hs.transcript.digest())
     hs.send(Finished(verify_data))
     return verify_data

@@ -89,20 +89,20 @@ async def continue_client(hs: Hs, offer: Offer, hello: ServerHello) -> Establish
     random = offer.hello.random
     hs.key_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", random, client.secret)
     hs.key_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", random, server.secret)
-    hs.set_read_protection(server.protection(agreed.suite.cipher))
+    hs.channel.set_read_protection(server.protection(agreed.suite.cipher))
     if not retried:
         _appease_middleboxes(hs, offer)
-    hs.set_write_protection(client.protection(agreed.suite.cipher))
+    hs.channel.set_write_protection(client.protection(agreed.suite.cipher))
     await _encrypted_extensions(hs, agreed)
     await _server_proof(hs, agreed)
     await _server_finished(hs, server)
     master = handshake.master()
     secrets = _application_secrets(hs, master, random)
-    hs.set_read_protection(secrets.read.protection(agreed.suite.cipher))
+    hs.channel.set_read_protection(secrets.read.protection(agreed.suite.cipher))
     hs.channel.records.change_cipher_spec = CcsRule.REFUSE
     await _judge(hs, agreed)
     await _send_flight(hs, agreed, client)
-    hs.set_write_protection(secrets.write.protection(agreed.suite.cipher))
+    hs.channel.set_write_protection(secrets.write.protection(agreed.suite.cipher))
     tickets = TicketKeeper(hs, agreed.suite, master.resumption(hs.transcript.digest()))
     return ClientEstablished(hs, agreed.suite, secrets, tickets, agreed.client_certificate_type)
 

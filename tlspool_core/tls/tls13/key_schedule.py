@@ -120,21 +120,36 @@ class TrafficSecret:
         self.hash_name = hash_name
         self.secret = secret
 
+    def _keyed_hash(self) -> HMAC:
+        return keyed_hash(self.hash_name, self.secret)
+
     def protection(self, cipher: str) -> Protection:
         """Record protection with this secret's keys, RFC 8446 section 7.3."""
         kind = CIPHERS[cipher]
-        keyed = keyed_hash(self.hash_name, self.secret)
+        keyed = self._keyed_hash()
         key = digest_under(keyed, _KEY_INFOS[cipher])
         return XorNonce13(kind, key[: kind.key_length], digest_under(keyed, _IV_INFO)[:12])
 
     def verify_data(self, digest: bytes) -> bytes:
         """Content of Finished over a transcript hash, RFC 8446 section 4.4.4."""
-        name = self.hash_name
-        return digest_once(name, digest_once(name, self.secret, _KINDS[name].finished), digest)
+        return digest_once(self.hash_name, digest_under(self._keyed_hash(), _KINDS[self.hash_name].finished), digest)
 
     def next_generation(self) -> TrafficSecret:
         """After a KeyUpdate, RFC 8446 section 7.2."""
         return TrafficSecret(self.hash_name, digest_once(self.hash_name, self.secret, _KINDS[self.hash_name].update))
+
+
+class HandshakeTrafficSecret(TrafficSecret):
+    """One direction's secret of the handshake itself: it makes keys and a Finished, and is gone soon, so its keyed hash is kept."""
+
+    __slots__ = ("_keyed",)
+
+    def __init__(self, hash_name: str, secret: bytes) -> None:
+        super().__init__(hash_name, secret)
+        self._keyed = keyed_hash(hash_name, secret)
+
+    def _keyed_hash(self) -> HMAC:
+        return self._keyed
 
 
 class EarlySecret:
@@ -169,10 +184,10 @@ class HandshakeSecret:
         self._stage = keyed_hash(kind.name, secret)
 
     def client(self, digest: bytes) -> TrafficSecret:
-        return TrafficSecret(self._kind.name, self._kind.derive(self._stage, b"c hs traffic", digest))
+        return HandshakeTrafficSecret(self._kind.name, self._kind.derive(self._stage, b"c hs traffic", digest))
 
     def server(self, digest: bytes) -> TrafficSecret:
-        return TrafficSecret(self._kind.name, self._kind.derive(self._stage, b"s hs traffic", digest))
+        return HandshakeTrafficSecret(self._kind.name, self._kind.derive(self._stage, b"s hs traffic", digest))
 
     def master(self) -> MasterSecret:
         """The last stage takes no further input."""

@@ -87,15 +87,15 @@ async def serve(hs: Hs, hello: ClientHello) -> Established:
     random = plan.offer.hello.random
     hs.key_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", random, client.secret)
     hs.key_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", random, server.secret)
-    hs.set_write_protection(server.protection(plan.suite.cipher))
-    hs.set_read_protection(client.protection(plan.suite.cipher))
+    hs.channel.set_write_protection(server.protection(plan.suite.cipher))
+    hs.channel.set_read_protection(client.protection(plan.suite.cipher))
     requested = await _send_flight(hs, plan)
     hs.send(Finished(server.verify_data(hs.transcript.digest())))
     master = handshake.master()
     secrets = _application_secrets(hs, master, random)
-    hs.set_write_protection(secrets.write.protection(plan.suite.cipher))
+    hs.channel.set_write_protection(secrets.write.protection(plan.suite.cipher))
     await _read_client_flight(hs, plan, requested, client)
-    hs.set_read_protection(secrets.read.protection(plan.suite.cipher))
+    hs.channel.set_read_protection(secrets.read.protection(plan.suite.cipher))
     hs.channel.records.change_cipher_spec = CcsRule.REFUSE
     await _judge(hs, plan)
     await _send_tickets(hs, plan, master)
@@ -187,7 +187,9 @@ async def _hellos(hs: Hs, plan: Plan) -> tuple[EarlySecret, bytes]:
 
 async def _send_flight(hs: Hs, plan: Plan) -> Expecting | None:
     """EncryptedExtensions up to CertificateVerify; returns what the client was asked to show."""
-    answers = await plugin_extensions.server_hello(hs, TLS13, plan.offer.hello.extensions, encrypted=True)
+    answers: dict[int, bytes] = {}
+    if hs.settings.extensions:
+        answers = await plugin_extensions.server_hello(hs, TLS13, plan.offer.hello.extensions, encrypted=True)
     if plan.key is not None:
         hs.send(EncryptedExtensions(_encrypted_extensions(hs, plan) | answers))
         _note_own_credential(hs, plan)
