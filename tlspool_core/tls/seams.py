@@ -122,12 +122,16 @@ class CipherSuite:
 
 @dataclass(frozen=True, slots=True)
 class SignatureScheme:
-    """One row of the signature scheme table (RFC 8446 section 4.2.3; in TLS 1.2 the same two bytes are hash and signature)."""
+    """One row of the signature scheme table (RFC 8446 section 4.2.3; in TLS 1.2 the same two bytes are hash and signature).
+
+    `quantum_safe` says that no quantum computer is known to help in forging it.
+    """
 
     code: int
     name: str
     versions: frozenset[Version]
     authentication: str
+    quantum_safe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,9 @@ class KeyExchangeRun(Protocol):
     # True if `premaster` needs what CertificateVerify carries: `proof` and `premaster` are then called after that message, and a
     # client that shows no certificate is refused
     premaster_after_certificate_verify: bool = False
+    # True if the premaster secret draws on symmetric secrets that the server must have as well, so that breaking (EC)DH does not
+    # give it away; then key exchange and proof by Finished are facts of that kind
+    quantum_safe: bool = False
     # code point of the named group that was used, 0 for none; read after `premaster`
     group: int = 0
 

@@ -69,7 +69,7 @@ def _pkcs1(code: SchemeCode, bits: int) -> _Maker:
 
 
 def _plain(code: SchemeCode, key_kind: type[Any], versions: frozenset[int], authentication: str) -> _Maker:
-    row = SignatureScheme(int(code), code.name.lower(), versions, authentication)
+    row = SignatureScheme(int(code), code.name.lower(), versions, authentication, quantum_safe=authentication == "mldsa")
     return _Maker(row, key_kind, lambda key, content, sig: key.verify(sig, content))
 
 
@@ -107,7 +107,6 @@ CURVES: Final[Mapping[int, int]] = {
     SchemeCode.ECDSA_SECP384R1_SHA384: NamedGroup.SECP384R1,
     SchemeCode.ECDSA_SECP521R1_SHA512: NamedGroup.SECP521R1,
 }
-QUANTUM_SAFE_SCHEMES: Final = frozenset((SchemeCode.MLDSA44, SchemeCode.MLDSA65, SchemeCode.MLDSA87))
 
 
 def schemes_for(settings: Settings) -> Mapping[int, SignatureScheme]:

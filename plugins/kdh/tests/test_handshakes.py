@@ -106,6 +106,8 @@ def test_kdh_only_proves_both_sides(held: ClientTicket, service: Service, suite:
     assert isinstance(pair.client.peer, ServicePeer) and str(pair.client.peer.principal) == WEB
     assert pair.server.facts.cipher_suite == suite
     assert len(pair.client.channel_binding("tls-unique") or b"") == length
+    for side in (pair.client, pair.server):
+        assert side.facts.quantum_safe_exchange and side.facts.quantum_safe_authentication
 
 
 @pytest.mark.parametrize("version", [TLS12, TLS13])
@@ -113,6 +115,9 @@ def test_a_ticket_beside_a_certificate_of_the_server(held: ClientTicket, service
     pair = agreed(enhanced(held, service, version))
     assert isinstance(pair.server.peer, TicketPeer)
     assert pair.server.facts.peer_signature_scheme & 0xFF == 0xE0
+    assert pair.server.facts.quantum_safe_authentication
+    assert pair.server.facts.quantum_safe_exchange is (version == TLS13)  # that is the doing of ML-KEM
+    assert not pair.client.facts.quantum_safe_authentication  # the server's certificate is of ECDSA
 
 
 @pytest.mark.parametrize("certificates", [False, True])
@@ -120,7 +125,8 @@ def test_quantum_relief(held: ClientTicket, service: Service, certificates: bool
     pair = agreed(relief(held, service, certificates=certificates))
     for side in (pair.client, pair.server):
         assert side.facts.quantum_safe_exchange
-        assert side.facts.quantum_safe_authentication is not certificates  # an ECDSA certificate takes it back
+    assert pair.server.facts.quantum_safe_authentication
+    assert pair.client.facts.quantum_safe_authentication is not certificates  # an ECDSA certificate takes it back
     assert isinstance(pair.server.peer, TicketPeer) and str(pair.server.peer.principal) == "john@KDH.EXAMPLE"
 
 

@@ -17,7 +17,7 @@ from tlspool_core.tls.messages import CertificateVerify
 from tlspool_core.tls.questions import ExaminePeer, Sign
 from tlspool_core.tls.seams import CertificateEntry, Credential, PeerCredential
 from tlspool_core.tls.settings import TLS12
-from tlspool_core.tls.signatures import accepted_schemes
+from tlspool_core.tls.signatures import accepted_schemes, schemes_for
 from tlspool_core.tls.tls12.messages import Certificate
 
 
@@ -60,7 +60,7 @@ async def examine(hs: Handshake[Any], certificate_type: int, entries: Sequence[C
 
 async def _verify(hs: Handshake[Any], peer: PeerCredential, scheme: int, content: bytes, signature: bytes) -> None:
     await hs.call(f"certificate type {peer.certificate_type}", lambda: peer.verify(scheme, content, signature), quick=True)
-    hs.know(peer_signature_scheme=scheme)
+    hs.know(peer_signature_scheme=scheme, quantum_safe_authentication=schemes_for(hs.settings)[scheme].quantum_safe)
 
 
 # --- ServerKeyExchange -------------------------------------------------------------------------------------------------------------

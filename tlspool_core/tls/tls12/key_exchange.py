@@ -151,6 +151,8 @@ class Exchange:
     async def start(self, exchange: KeyExchange, context: KeyExchangeContext) -> None:
         """Begin; the other methods are for after this."""
         self._run = await self._call(lambda: exchange.start(self._hs.role, context))
+        if self._run.quantum_safe:
+            self._hs.know(quantum_safe_exchange=True, quantum_safe_authentication=True)
 
     @property
     def after_certificate_verify(self) -> bool:

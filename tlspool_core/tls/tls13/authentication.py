@@ -29,7 +29,7 @@ from tlspool_core.tls.messages import CertificateVerify, Message, frame
 from tlspool_core.tls.questions import ExaminePeer, Sign
 from tlspool_core.tls.seams import CertificateEntry, Credential, PeerCredential
 from tlspool_core.tls.settings import TLS13, Settings
-from tlspool_core.tls.signatures import QUANTUM_SAFE_SCHEMES, certificate_verify_content
+from tlspool_core.tls.signatures import certificate_verify_content, schemes_for
 from tlspool_core.tls.tls13.messages import Certificate, CompressedCertificate
 
 DEFAULT_MAX_ENTRIES = 10
@@ -165,5 +165,7 @@ async def read_proof(hs: Handshake[Any], entries: Sequence[CertificateEntry], ex
         lambda: peer.verify(verify.algorithm, content, verify.signature),
         quick=True,
     )
-    hs.know(peer_signature_scheme=verify.algorithm, quantum_safe_authentication=verify.algorithm in QUANTUM_SAFE_SCHEMES)
+    hs.know(
+        peer_signature_scheme=verify.algorithm, quantum_safe_authentication=schemes_for(hs.settings)[verify.algorithm].quantum_safe
+    )
     return peer

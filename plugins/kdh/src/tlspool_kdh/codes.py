@@ -22,7 +22,9 @@ CHECKSUMS: Final = {0x04E0: (-2, "sha256"), 0x05E0: (-3, "sha384"), 0x06E0: (-4,
 
 _BOTH: Final = frozenset((TLS12, TLS13))
 
-SCHEMES: Final = tuple(SignatureScheme(code, f"kerberos_{name}", _BOTH, "kerberos") for code, (_, name) in CHECKSUMS.items())
+SCHEMES: Final = tuple(
+    SignatureScheme(code, f"kerberos_{name}", _BOTH, "kerberos", quantum_safe=True) for code, (_, name) in CHECKSUMS.items()
+)
 
 SUITES: Final = tuple(
     CipherSuite(code, name, TLS12, KDH_NAME, "", cipher, digest, verify_data_length=length, client_certificate_type=TICKET_TYPE)

@@ -131,6 +131,7 @@ class _Run(KeyExchangeRun):
     """What both sides have in common."""
 
     premaster_after_certificate_verify = True
+    quantum_safe = True  # the subkey in the Authenticator is known to those only who have the session key
 
     def __init__(self) -> None:
         self._share: _Share | None = None
