@@ -219,6 +219,6 @@ def test_key_update_from_the_other_side(make: Any, programs: Any, link: Any) -> 
 def test_external_psk(make: Any, programs: Any, link: Any) -> None:
     key = bytes(range(32))
     answers = make.answers(psks={b"us": key})
-    ours, program = as_server(make, programs, link, answers, "-psk", key.hex(), "-psk_identity", "us")
+    ours, program = as_server(make, programs, link, answers, "-psk", key.hex(), "-psk_identity", "us", takes_raw_psks=True)
     assert ours.connection.facts.key_exchange == "PSK+ECDHE" and not ours.connection.facts.resumed
     check_dialogue(ours, program)

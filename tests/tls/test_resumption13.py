@@ -12,9 +12,9 @@ from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.enums import HandshakeType
 from tlspool_core.tls.messages import ClientHello, frame
-from tlspool_core.tls.questions import ClientAuth, ExternalPsk, JudgePeer, Sign
+from tlspool_core.tls.questions import ClientAuth, JudgePeer, OpenTicket, Sign
 from tlspool_core.tls.session_state import SessionState, parse_session_state
-from tlspool_core.tls.settings import OfferedPsk, StoredSession
+from tlspool_core.tls.settings import StoredSession
 
 
 def judged(answers: Answers) -> list[JudgePeer]:
@@ -178,7 +178,7 @@ def test_psk_without_dhe_is_not_spoken(make: Any, tampering: Any) -> None:
     client = tampering(make.client(session=first_session(make)), tamper)
     pair = Pair(client, TlsConnection(make.server()), Answers(), make.answers())
     pair.run()
-    assert not [message for message in pair.server_answers.asked if isinstance(message, ExternalPsk)]
+    assert not [message for message in pair.server_answers.asked if isinstance(message, OpenTicket)]
     assert type(pair.client.failed) is alerts.BadRecordMac  # it does not know of the change, so its transcript differs
 
 
@@ -186,21 +186,6 @@ def test_no_tickets_if_none_are_wanted(make: Any) -> None:
     for settings in ({"tickets": 0}, {"ticket_lifetime": 0}):
         assert make.established(server=make.server(**settings)).client.take_sessions() == []
     assert make.established(server_answers=make.answers(tickets=None)).client.take_sessions() == []
-
-
-@pytest.mark.parametrize("hash_name", ["sha256", "sha384"])
-def test_external_psk(make: Any, hash_name: str) -> None:
-    key = b"k" * 32
-    suite = {"sha256": 0x1301, "sha384": 0x1302}[hash_name]
-    theirs = make.answers(psks={b"me": key}, credentials=())
-    client = make.client(psk=OfferedPsk(b"me", key, hash_name))
-    pair = make.established(client=client, server=make.server(cipher_suites=(suite,)), server_answers=theirs)
-    assert pair.server.facts.key_exchange == "PSK+ECDHE" and not pair.server.facts.resumed
-    assert judged(theirs)[0].peer is None
-    wrong = make.pair(client=make.client(psk=OfferedPsk(b"me", b"x" * 32, hash_name)), server=make.server(cipher_suites=(suite,)))
-    wrong.server_answers.psks = {b"me": key}
-    wrong.run()
-    assert type(wrong.server.failed) is alerts.BadBinder
 
 
 def test_few_identities_are_looked_at(make: Any, tampering: Any) -> None:
@@ -216,4 +201,4 @@ def test_few_identities_are_looked_at(make: Any, tampering: Any) -> None:
     client = tampering(make.client(), tamper)
     theirs = make.answers()
     Pair(client, TlsConnection(make.server()), Answers(), theirs).run()
-    assert len([question for question in theirs.asked if isinstance(question, ExternalPsk)]) == 4
+    assert len([question for question in theirs.asked if isinstance(question, OpenTicket)]) == 4

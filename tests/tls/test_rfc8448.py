@@ -214,7 +214,7 @@ def test_binder_and_resumed_keys() -> None:
     trace = VECTORS["resumed"]
     hello, answer = octets(trace["client_hello"]), octets(trace["server_hello"])
     early = EarlySecret("sha256", octets(trace["psk"]))
-    assert early.binder(hashlib.sha256(hello[:-35]).digest(), external=False) == hello[-32:]
+    assert early.binder(hashlib.sha256(hello[:-35]).digest(), b"res") == hello[-32:]
     share = ServerHello.parse(answer[4:]).extensions[51][-32:]
     shared = X25519Share(octets(trace["client_private_keys"][0])).finish(share)
     server = early.handshake(shared).server(hashlib.sha256(hello + answer).digest())

@@ -445,6 +445,10 @@ class BadFinished(DecryptError):
     """Finished does not match the transcript."""
 
 
+class ReflectedHello(IllegalParameter):
+    """The ClientHello takes us for the client: it is our own, sent back (RFC 9257 section 4.1)."""
+
+
 class BadBinder(DecryptError):
     """A PSK binder does not match (RFC 8446 section 4.2.11.2)."""
 

@@ -24,9 +24,10 @@ from tlspool_core.tls.handshake import Handshake
 from tlspool_core.tls.messages import ClientHello, frame
 from tlspool_core.tls.negotiation import client_share_groups, client_suites, enabled_groups, offered_types
 from tlspool_core.tls.session_state import SessionState, parse_session_state
-from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, OfferedPsk
 from tlspool_core.tls.signatures import accepted_schemes
 from tlspool_core.tls.suites import enabled_suites
+from tlspool_core.tls.tls13.external_psk import ImportedIdentity
 from tlspool_core.tls.tls13.key_schedule import HASH_LENGTHS, EarlySecret
 
 _X509_ALONE = (CertificateType.X509,)
@@ -34,13 +35,14 @@ _X509_ALONE = (CertificateType.X509,)
 
 @dataclass(slots=True)
 class OfferedKey:
-    """A pre-shared key that the ClientHello offers; `state` is None for an external one."""
+    """A pre-shared key that the ClientHello offers; `state` is None for an external one, `origin` as binders have it."""
 
     identity: bytes = field(repr=False)
     age: int
     hash_name: str
     early: EarlySecret
-    state: SessionState | None
+    state: SessionState | None = None
+    origin: bytes = b"res"
 
 
 @dataclass(slots=True)
@@ -153,9 +155,21 @@ def _offered_keys(hs: Handshake[ClientSettings]) -> list[OfferedKey]:
         hash_name = hashes.get(state.cipher_suite)
         if hash_name is not None:
             found.append(OfferedKey(session.ticket, age, hash_name, EarlySecret(hash_name, state.secret), state))
-    psk = settings.psk
-    if psk is not None and psk.hash_name in hashes.values():
-        found.append(OfferedKey(psk.identity, 0, psk.hash_name, EarlySecret(psk.hash_name, psk.key), None))
+    if settings.psk is not None:
+        found += _external_keys(settings.psk, set(hashes.values()))
+    return found
+
+
+def _external_keys(psk: OfferedPsk, hashes: set[str]) -> list[OfferedKey]:
+    """Imported once for each hash, or raw for its own."""
+    if psk.names is None:
+        return [OfferedKey(psk.identity, 0, psk.hash_name, EarlySecret(psk.hash_name, psk.key), origin=b"ext")] * (
+            psk.hash_name in hashes
+        )
+    found = []
+    for hash_name in sorted(hashes):
+        imported = ImportedIdentity(psk.identity, psk.names, hash_name)
+        found.append(OfferedKey(imported.build(), 0, hash_name, EarlySecret(hash_name, imported.key(psk.key)), origin=b"imp"))
     return found
 
 
@@ -169,8 +183,6 @@ def send_client_hello(hs: Handshake[ClientSettings], offer: Offer) -> None:
         hello.extensions[Ext.PRE_SHARED_KEY] = contents.build_offered_psks(identities, blank)
         raw = frame(hello.handshake_type, hello.build())
         truncated = raw[: -(2 + sum(1 + len(binder) for binder in blank))]
-        binders = [
-            psk.early.binder(hs.transcript.digest_with(truncated, psk.hash_name), external=psk.state is None) for psk in offer.psks
-        ]
+        binders = [psk.early.binder(hs.transcript.digest_with(truncated, psk.hash_name), psk.origin) for psk in offer.psks]
         hello.extensions[Ext.PRE_SHARED_KEY] = contents.build_offered_psks(identities, binders)
     hs.send(hello)

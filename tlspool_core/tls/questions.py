@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from tlspool_core.tls.seams import CertificateEntry, Credential, PeerCredential, Version
 from tlspool_core.tls.settings import ClientSettings, ServerSettings
+from tlspool_core.tls.tls13.external_psk import PskNames
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -161,10 +162,13 @@ class SealTicket(Question["bytes | None"]):
 
 @dataclass(frozen=True, slots=True)
 class ExternalPsk(Question["bytes | None"]):
-    """Server: the client offers a PSK identity that is no ticket; answer with the key, None if unknown."""
+    """Server: the client offers an external PSK identity; answer with the key, None if unknown.
+
+    `names` are those that the client takes both ends for: answer only with a key that these two share. None: it is used raw.
+    """
 
     identity: bytes
-    hash_name: str
+    names: PskNames | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tlspool_core.tls.enums import SYMMETRY
 from tlspool_core.tls.padding import Padding
 from tlspool_core.tls.seams import CertificateForm, CipherSuite, HandshakeExtension, KeyExchange, SignatureScheme, Version
+from tlspool_core.tls.tls13.external_psk import PskNames
 
 TLS12: Version = 0x0303
 TLS13: Version = 0x0304
@@ -24,10 +25,15 @@ class StoredSession:
 
 @dataclass(frozen=True, slots=True)
 class OfferedPsk:
-    """An external pre-shared key (RFC 8446 section 4.2.11); `context` keeps roles apart, against the Selfie attack."""
+    """An external pre-shared key (RFC 8446 section 4.2.11), imported for the two ends that `names` names (RFC 9258).
+
+    Without names the key is used raw, with suites of `hash_name` only. Then whoever has it must never be a server with it, or it can be
+    made to talk with itself.
+    """
 
     identity: bytes
     key: bytes = field(repr=False)
+    names: PskNames | None = None
     hash_name: str = "sha256"
 
 
@@ -93,3 +99,5 @@ class ServerSettings(Settings):
     ticket_lifetime: int = 7200  # seconds
     ocsp_response: Callable[[object], bytes | None] | None = None  # stapled for the chosen credential; must not block
     prefer_own_suites: bool = True
+    psk_name: bytes = b""  # the server that external keys were imported for, if any are taken
+    takes_raw_psks: bool = False  # also such that are not imported: only if nobody who has one is ever a client with it, too

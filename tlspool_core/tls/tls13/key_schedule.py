@@ -84,10 +84,8 @@ class HashKind:
             for label in (b"c hs traffic", b"s hs traffic", b"c ap traffic", b"s ap traffic", b"exp master", b"res master")
         }
         self._derived = _block_info(b"derived", length, self.empty_digest)
-        self.binders = {
-            external: _block_info(b"ext binder" if external else b"res binder", length, self.empty_digest)
-            for external in (False, True)
-        }
+        # RFC 8446 section 7.1, and RFC 9258 section 5.2 for a key that was imported
+        self.binders = {origin: _block_info(origin + b" binder", length, self.empty_digest) for origin in (b"res", b"ext", b"imp")}
         self.finished = _block_info(b"finished", length)
         self.update = _block_info(b"traffic upd", length)
         self.ticket = _label(b"resumption", length)
@@ -161,11 +159,11 @@ class EarlySecret:
         kind = self._kind = _KINDS[hash_name]
         self._stage = None if psk is None else keyed_hash(hash_name, digest_under(kind.early, psk))
 
-    def binder(self, digest: bytes, *, external: bool) -> bytes:
-        """PSK binder over the hash of a truncated ClientHello, RFC 8446 section 4.2.11.2."""
+    def binder(self, digest: bytes, origin: bytes) -> bytes:
+        """PSK binder over the hash of a truncated ClientHello, RFC 8446 section 4.2.11.2; `origin` is b"res", b"ext" or b"imp"."""
         assert self._stage is not None, "there are no binders without a PSK"
         kind = self._kind
-        return TrafficSecret(kind.name, digest_under(self._stage, kind.binders[external])).verify_data(digest)
+        return TrafficSecret(kind.name, digest_under(self._stage, kind.binders[origin])).verify_data(digest)
 
     def handshake(self, shared_secret: bytes) -> HandshakeSecret:
         """Mix in the (EC)DHE secret."""

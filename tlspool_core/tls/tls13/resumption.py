@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 Only psk_dhe_ke is spoken, so a stolen ticket key opens no recorded session.  The server looks at a few identities only: each may
-cost a question.  An identity is first held to be a ticket; if nobody can open it, an external key.  Whichever is usable must
-then have a correct binder: a wrong one ends the handshake, as it shows that the client does not hold the key.
+cost a question.  An identity that has the form of an imported one is an external key; any other is first held to be a ticket, and if
+nobody can open it a raw external key, where those are taken.  Whichever is usable must then have a correct binder: a wrong one ends
+the handshake, as it shows that the client does not hold the key.
 
 A ticket is only good for the server name it was made for, and carries what the peer had shown, so that a resumed session is judged again.
 """
@@ -16,7 +17,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tlspool_core.tls.alerts import BadBinder, SecondHelloDiffers
+from tlspool_core.tls.alerts import BadBinder, ReflectedHello, SecondHelloDiffers
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.enums import PskMode
 from tlspool_core.tls.extension_contents import OfferedPsks
@@ -27,6 +28,7 @@ from tlspool_core.tls.seams import CipherSuite, PeerCredential
 from tlspool_core.tls.session_state import NO_CERTIFICATE, SessionState, parse_session_state
 from tlspool_core.tls.settings import TLS13, ServerSettings, StoredSession
 from tlspool_core.tls.suites import enabled_suites
+from tlspool_core.tls.tls13.external_psk import ImportedIdentity
 from tlspool_core.tls.tls13.key_schedule import EarlySecret, ResumptionSecret
 from tlspool_core.tls.tls13.messages import NewSessionTicket
 
@@ -106,11 +108,12 @@ class TicketKeeper:
 
 @dataclass(slots=True)
 class SelectedKey:
-    """The pre-shared key of this handshake; `state` is None for an external one."""
+    """The pre-shared key of this handshake; `state` is None for an external one, `origin` as binders have it."""
 
     index: int
     early: EarlySecret = field(repr=False)
-    state: SessionState | None
+    state: SessionState | None = None
+    origin: bytes = b"res"
 
 
 def _may_resume(hs: Handshake[ServerSettings], state: SessionState, suite_hash: str, client_auth: ClientAuth) -> bool:
@@ -157,21 +160,36 @@ async def refuse_dropped_keys(hs: Handshake[ServerSettings], offered: dict[int, 
 async def _open_identity(
     hs: Handshake[ServerSettings], index: int, identity: bytes, suite: CipherSuite, client_auth: ClientAuth
 ) -> SelectedKey | None:
+    imported = ImportedIdentity.parse(identity) if hs.settings.psk_name else None
+    if imported is not None:
+        return await _imported(hs, index, imported, suite)
     opened = await hs.ask(OpenTicket(identity))
     if opened is not None:
         state = parse_session_state(opened)
         if state is None or not _may_resume(hs, state, suite.hash_name, client_auth):
             return None
         return SelectedKey(index, EarlySecret(suite.hash_name, state.secret), state)
-    key = await hs.ask(ExternalPsk(identity, suite.hash_name))
-    return None if key is None else SelectedKey(index, EarlySecret(suite.hash_name, key), None)
+    key = await hs.ask(ExternalPsk(identity, None)) if hs.settings.takes_raw_psks else None
+    return None if key is None else SelectedKey(index, EarlySecret(suite.hash_name, key), origin=b"ext")
+
+
+async def _imported(
+    hs: Handshake[ServerSettings], index: int, imported: ImportedIdentity, suite: CipherSuite
+) -> SelectedKey | None:
+    """An external key that is meant for us. Raises ReflectedHello."""
+    if imported.names.client == hs.settings.psk_name:
+        raise ReflectedHello("the client goes by our own name")
+    if imported.names.server != hs.settings.psk_name or imported.hash_name != suite.hash_name:
+        return None
+    key = await hs.ask(ExternalPsk(imported.external, imported.names))
+    return None if key is None else SelectedKey(index, EarlySecret(suite.hash_name, imported.key(key)), origin=b"imp")
 
 
 def _check_binder(hs: Handshake[ServerSettings], psks: OfferedPsks, selected: SelectedKey, suite: CipherSuite) -> None:
     """RFC 8446 section 4.2.11.2: the binder covers the ClientHello up to the list of binders."""
     truncated = hs.raw[: -psks.binders_length]
     digest = hs.transcript.digest_with(truncated, suite.hash_name)
-    expected = selected.early.binder(digest, external=selected.state is None)
+    expected = selected.early.binder(digest, selected.origin)
     if not hmac.compare_digest(psks.binders[selected.index], expected):
         raise BadBinder(f"PSK number {selected.index}")
 
