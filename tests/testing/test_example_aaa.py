@@ -52,7 +52,7 @@ def test_it_is_found_and_passes_the_tests_of_every_aaa_plugin(site: Path) -> Non
     assert re.search(
         r"guestlist +1\.0 +loaded +aaa guestlist\n", run(site, "-c", "from tlspool_core.cli import main; main()", "plugins")
     )
-    assert "9 passed" in run(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_guestlist.py")
+    assert "10 passed" in run(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_guestlist.py")
 
 
 def test_the_error_is_the_one_on_the_page(tmp_path: Path) -> None:

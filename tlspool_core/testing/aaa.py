@@ -116,6 +116,17 @@ class AaaConformance:
 
         self._run(work)
 
+    def test_a_claim_is_permitted_to_nobody_who_is_refused(self) -> None:
+        """Asked beside validation, when the identity is not proven yet: the answer may be a refusal, but not for more people."""
+
+        async def work(it: AaaUnderTest) -> None:
+            for step in it.asked:
+                with pytest.raises(Denied):
+                    await it.plugin.authorize(replace(it.refused, step=step, proven=False))
+            assert isinstance(await self._rules(it).permit(it.permitted), AaaDecision)
+
+        self._run(work)
+
     def test_a_refusal_does_not_stick(self) -> None:
         async def work(it: AaaUnderTest) -> None:
             for _ in range(2):

@@ -144,6 +144,12 @@ clients radsec { client loopback_tls { ipaddr = 127.0.0.1
 """
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """A file for its owner alone."""
+    path.touch(0o600)
+    path.write_bytes(content)
+
+
 def free_port() -> int:
     """One that is free for UDP and for TCP."""
     while True:
@@ -164,7 +170,7 @@ class FreeRadius:
         self._radsec = radsec  # which takes threads
         self.port, self.accounting_port, self.radsec_port = free_port(), free_port(), free_port()
         self.secret = home / "secret"
-        self.secret.write_text(SECRET + "\n")
+        write_private(self.secret, SECRET.encode() + b"\n")
         if radsec:
             certificates(home)
         listen = RADSEC.format(home=home, port=self.radsec_port) if radsec else ""
@@ -234,4 +240,4 @@ def certificates(home: Path, names: Sequence[str] = ("server", "client")) -> Non
         own = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         content = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (home / f"{name}.pem").write_bytes(content + certify(subject, own.public_key(), False).public_bytes(Encoding.PEM))
+        write_private(home / f"{name}.pem", content + certify(subject, own.public_key(), False).public_bytes(Encoding.PEM))

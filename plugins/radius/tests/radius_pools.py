@@ -52,7 +52,11 @@ class PoolProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([sys.executable, "-c", _RUN, str(self._configuration)], stderr=log, env=environment)
         self.pool = Pool(self.path, patience=_PATIENCE)
-        self.pool.ping()
+        try:
+            self.pool.ping()
+        except PoolError:
+            self.stop(kill=True)
+            raise AssertionError(self.text) from None
 
     def stop(self, *, kill: bool = False) -> None:
         self.pool.close()

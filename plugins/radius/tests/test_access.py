@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from freeradius import FreeRadius, free_port
+from freeradius import FreeRadius, free_port, write_private
 from radius_helpers import plugin, request
 from tlspool_radius.aaa import RadiusAaa
 
@@ -88,7 +88,7 @@ def test_configuration_may_permit_without_answer(server: FreeRadius) -> None:
 
 
 def test_another_secret_is_not_believed(server: FreeRadius, tmp_path: Any) -> None:
-    (tmp_path / "other").write_text("another secret of the tests")
+    write_private(tmp_path / "other", b"another secret of the tests")
     said = ask(section(server.section(secret_file=str(tmp_path / "other"))), "john")
     assert said == ["no RADIUS server answers (s0: no answer to 2 tries)"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from freeradius import SECRET, FreeRadius, free_port
+from freeradius import SECRET, FreeRadius, free_port, write_private
 from tlspool_radius.commands import RadiusCommands
 from tlspool_radius.settings import parse
 
@@ -110,7 +110,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("message", MISTAKES)
 def test_mistakes_are_named(message: str, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("long enough")
+    write_private(tmp_path / "secret", b"long enough")
     section = json.loads(json.dumps(MISTAKES[message]).replace("SECRET", str(tmp_path / "secret")))
     with pytest.raises(ValueError) as caught:
         parse(section)
@@ -118,6 +118,22 @@ def test_mistakes_are_named(message: str, tmp_path: Path) -> None:
 
 
 def test_a_short_secret_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("1234567\n")
+    write_private(tmp_path / "secret", b"1234567\n")
     with pytest.raises(ValueError, match="fewer than 8 bytes"):
         parse({"server": {"s": {"address": "::1", "secret_file": str(tmp_path / "secret")}}})
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o600, False), (0o640, False), (0o644, True), (0o660, True), (0o602, True)])
+def test_secrets_and_keys_that_others_can_read_or_change_are_refused(
+    server: FreeRadius, tmp_path: Path, mode: int, refused: bool
+) -> None:
+    (tmp_path / "file").write_bytes((server.home / "client.pem").read_bytes()[:1000])
+    (tmp_path / "file").chmod(mode)
+    for section in (server.section(secret_file=str(tmp_path / "file")), server.radsec_section(key_file=str(tmp_path / "file"))):
+        if not refused:
+            parse({"server": {"s": section}})
+            continue
+        with pytest.raises(
+            ValueError, match=r"server\.s\.\w+_file .*file can be read or changed by others; remove that with: chmod"
+        ):
+            parse({"server": {"s": section}})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from forgeries import BAD, SECRET, VENDOR, answer, liar
+from freeradius import write_private
 from radius_helpers import plugin, request
 from tlspool_radius.packets import ACCESS_ACCEPT, ACCESS_REQUEST, ACCOUNTING_REQUEST, BadReply, Request
 
@@ -70,7 +71,7 @@ def test_signed_but_senseless_attributes_do_no_harm() -> None:
 
 
 def ask(port: int, tmp_path: Path) -> object:
-    (tmp_path / "secret").write_bytes(SECRET)
+    write_private(tmp_path / "secret", SECRET)
     section = {
         "server": {"liar": {"address": "127.0.0.1", "port": port, "secret_file": str(tmp_path / "secret")}},
         "authorization": {"servers": ["liar"], "timeout": 0.3, "tries": 1},

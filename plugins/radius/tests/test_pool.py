@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from forgeries import BAD, SECRET, answer, liar
-from freeradius import FreeRadius, free_port
+from freeradius import FreeRadius, free_port, write_private
 from radius_pools import Meeting, PoolProcess, Pools, eventually, works
 
 from tlspool_core.client import ErrorCode, PoolError, Session
@@ -134,8 +134,7 @@ def test_a_server_that_dies_under_load_costs_no_session(pools: Pools, clients: P
 
 
 def test_what_is_forged_or_malformed_neither_permits_nor_hangs(pools: Pools, clients: PoolProcess, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(SECRET)
-    (tmp_path / "secret").chmod(0o600)
+    write_private(tmp_path / "secret", SECRET)
     with liar(lambda raw: [make(raw) for make in BAD.values()]) as port:
         false = {"address": "127.0.0.1", "port": port, "secret_file": str(tmp_path / "secret"), "dead_time": 0}
         asking = pools(section(false, timeout=0.3))

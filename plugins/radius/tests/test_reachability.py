@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from forgeries import SECRET, answer, liar
-from freeradius import FreeRadius
+from freeradius import FreeRadius, write_private
 from radius_helpers import plugin, request
 from tlspool_radius import names
 from tlspool_radius.aaa import RadiusAaa
@@ -146,8 +146,7 @@ def test_a_server_is_not_dead_because_we_lack_descriptors(number: int, alive: bo
 
 def test_an_answer_from_another_address_is_none(tmp_path: Any) -> None:
     """It is signed and right, and still not from the server that was asked."""
-    (tmp_path / "secret").write_bytes(SECRET)
-    (tmp_path / "secret").chmod(0o600)
+    write_private(tmp_path / "secret", SECRET)
     with socket.socket(type=socket.SOCK_DGRAM) as elsewhere:
         elsewhere.bind(("127.0.0.1", 0))
 
@@ -166,8 +165,7 @@ def test_an_answer_from_another_address_is_none(tmp_path: Any) -> None:
 
 
 def test_ports_identifiers_and_authenticators_cannot_be_foreseen(tmp_path: Any) -> None:
-    (tmp_path / "secret").write_bytes(SECRET)
-    (tmp_path / "secret").chmod(0o600)
+    write_private(tmp_path / "secret", SECRET)
     seen: list[tuple[int, int, bytes]] = []
 
     def note(raw: bytes, sender: Any) -> list[bytes]:

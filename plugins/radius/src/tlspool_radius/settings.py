@@ -4,20 +4,23 @@ Theory of operation
 -------------------
 Servers have sections of their own, [aaa.radius.server.NAME]; each of the three functions names those that it uses, so that one server can
 serve several functions, and each function has a list of its own.  Nothing is ignored: an unknown key is an error.  Shared secrets
-are never in the configuration, only the name of a file or of a credential of the service manager (systemd's LoadCredential=).
+are never in the configuration, only the name of a file or of a credential of the service manager (systemd's LoadCredential=).  A file
+with a secret or a key that others can read, or change, is refused.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 STEPS: Final = ("authentication", "authorization")
 RADSEC_SECRET: Final = b"radsec"  # RFC 6614 section 2.3: TLS protects, the secret is fixed
+_MAX_SECRET: Final = 4096  # bytes
 _MIN_SECRET: Final = 8  # bytes; RFC 2865 section 3 wants 16 at least, test set-ups often have less
 
 
@@ -180,8 +183,11 @@ def _server(name: str, table: object) -> Server:
     section.finish()
     if not made.address:
         raise section.error("address", "is needed")
-    if transport == "tls" and not (made.ca_file and made.certificate_file):
-        raise section.error("ca_file", "and certificate_file are needed for transport tls")
+    if transport == "tls":
+        if not (made.ca_file and made.certificate_file):
+            raise section.error("ca_file", "and certificate_file are needed for transport tls")
+        with _private(section, "key_file", made.key_file or made.certificate_file):
+            pass
     return made
 
 
@@ -198,10 +204,22 @@ def _secret(section: _Section) -> bytes:
         if not directory or "/" in credential:
             raise section.error("secret_credential", "needs the service manager: LoadCredential= in the unit (a name, no path)")
         path = str(Path(directory) / credential)
-    try:
-        secret = Path(path).read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise section.error("secret_file", f"{path} cannot be read: {error.strerror}") from None
+    with _private(section, "secret_file", path) as file:
+        secret = file.read(_MAX_SECRET + 1).rstrip(b"\r\n")
+    if len(secret) > _MAX_SECRET:
+        raise section.error("secret_file", f"{path} has more than {_MAX_SECRET} bytes")
     if len(secret) < _MIN_SECRET:
         raise section.error("secret_file", f"{path} has fewer than {_MIN_SECRET} bytes")
     return secret
+
+
+def _private(section: _Section, key: str, path: str) -> IO[bytes]:
+    """A file that is for us alone, opened. Raises ValueError that names the key."""
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115 - the caller's to close
+    except OSError as error:
+        raise section.error(key, f"{path} cannot be read: {error.strerror}") from None
+    if os.fstat(file.fileno()).st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        file.close()
+        raise section.error(key, f"{path} can be read or changed by others; remove that with: chmod o=,g-w {path}")
+    return file
