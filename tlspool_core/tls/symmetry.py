@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from tlspool_core.tls.alerts import DroppedHelloDiffers, IllegalParameter, NoRoleInCommon, Reflected, SecondHelloDiffers
 from tlspool_core.tls.codec import Reader, u8
-from tlspool_core.tls.seams import HandshakeExtension, Version
+from tlspool_core.tls.seams import Version
 from tlspool_core.tls.settings import TLS12, TLS13
 
 FORMAT: Final = 1
@@ -92,10 +92,10 @@ def stays_client(ours: SymmetryOffer, theirs: SymmetryOffer) -> bool:
     return ours.tie_break > theirs.tie_break
 
 
-class _Symmetry(HandshakeExtension):
-    """What both roles have in common: the code point, and no part in the keys."""
+class _Symmetry:
+    """A HandshakeExtension that takes no part in anything but in what its role adds."""
 
-    versions = frozenset((TLS12, TLS13))
+    versions: frozenset[Version] = frozenset((TLS12, TLS13))
     encrypted = True
     quick = True
 
@@ -105,6 +105,18 @@ class _Symmetry(HandshakeExtension):
     @property
     def code(self) -> int:
         return self._code
+
+    def client_hello(self, retry: bool) -> bytes | None:
+        return None
+
+    def received_client_hello(self, content: bytes | None) -> None:
+        return
+
+    def server_hello(self, version: Version) -> bytes | None:
+        return None
+
+    def received_server_hello(self, version: Version, content: bytes | None) -> None:
+        return
 
     def psk_input(self, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
         return None
