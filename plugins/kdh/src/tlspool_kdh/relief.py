@@ -250,7 +250,7 @@ class ServerRelief(_Relief):
     `begin` is called first, and may block; a server that is a user gets its ticket-granting ticket there. `for_user` gets a ticket for
     a user by that one's ticket-granting ticket, and raises KerberosError; None: this server does not do that.
 
-    The extension is known in TLS 1.2 as well, to pass over it: a client that can do both versions offers it before it knows.
+    It stands in TLS 1.2 as well, for `begin` alone: a client that can do both versions offers the extension before it knows.
     """
 
     versions = frozenset({TLS12, TLS13})

@@ -4,9 +4,9 @@ Theory of operation
 -------------------
 A file of fixed size is mapped into the memory of each process.  It is a table of buckets with a few slots each; what was seen goes into
 the bucket that its hash says, for as long as it could be seen again.  A slot has 24 bytes of the hash and 8 of the time when it may be
-forgotten.  To look and to write take a lock on the bucket, so two processes are in each other's way for a microsecond, once in 16,384
+forgotten.  To look and to write take a lock on the bucket, so two processes are in each other's way for some microseconds, once in 4,096
 times; there is no waiting for a disk, and it can be done on an event loop.  A bucket that is full of what must not be forgotten refuses
-what is new: that takes some hundred thousand handshakes within the time that clocks may differ.
+what is new: that takes more than a hundred thousand handshakes within the time that clocks may differ.
 
 Without a path the table is for this process alone.
 """
@@ -26,9 +26,9 @@ from typing import Final
 
 _HASH, _TIME = 24, 8
 _SLOT: Final = _HASH + _TIME
-_SLOTS: Final = 16
+_SLOTS: Final = 64
 _BUCKET: Final = _SLOTS * _SLOT
-_BUCKETS: Final = 1 << 14
+_BUCKETS: Final = 1 << 12
 SIZE: Final = _BUCKETS * _BUCKET  # 8 MiB, of which only what is used takes room
 
 
@@ -61,12 +61,11 @@ class ReplayCache:
         mark = hashlib.sha256(what).digest()
         start = int.from_bytes(mark[_HASH:], "big") % _BUCKETS * _BUCKET
         with self._bucket(start) as table:
-            free = None
-            for at in range(start, start + _BUCKET, _SLOT):
-                current = int.from_bytes(table[at + _HASH : at + _SLOT], "big") > now
-                if not current:
-                    free = at
-                elif table[at : at + _HASH] == mark[:_HASH]:
+            bucket, free = table[start : start + _BUCKET], None
+            for at in range(0, _BUCKET, _SLOT):
+                if int.from_bytes(bucket[at + _HASH : at + _SLOT], "big") <= now:
+                    free = start + at
+                elif bucket[at : at + _HASH] == mark[:_HASH]:
                     raise Repeated
             if free is None:
                 raise NoRoom("too many authenticators at a time to tell new from repeated ones")

@@ -1,0 +1,161 @@
+"""Are tickets kept, renewed before they end, and is a KDC that is slow or down no burden to those that do not need it?"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kdh_helpers import MAIL, WEB, source
+from tlspool_kdh import mit
+from tlspool_kdh.gate import KDC_UNREACHABLE, Gate, KerberosError
+from tlspool_kdh.mit import Source
+from tlspool_kdh.tickets import Principal
+from tlspool_kdh.wallet import SPARE, Tickets
+
+AT_WEB, AT_MAIL = (Principal.parse(WEB),), (Principal.parse(MAIL),)
+
+
+def soon(done: Callable[[], bool]) -> None:
+    """Wait until something in the background has happened."""
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def john(realm: Any) -> Source:
+    return source("john@KDH.EXAMPLE", keytab=realm.users)
+
+
+def test_what_is_good_is_kept(john: Source) -> None:
+    tickets = Tickets()
+    assert tickets.held(john, AT_WEB) is None
+    first = tickets.get(john, AT_WEB)
+    assert tickets.get(john, AT_WEB) is first and tickets.held(john, AT_WEB) is first
+    assert tickets.get(john, AT_MAIL) is not first
+
+
+def test_what_ends_soon_is_used_while_another_is_fetched(john: Source) -> None:
+    clock = [time.time()]
+    tickets = Tickets(margin=300, now=lambda: clock[0])
+    first, granting = tickets.get(john, AT_WEB), tickets.granting(john)
+    clock[0] = first.ends - 299
+    assert tickets.held(john, AT_WEB) is None
+    assert tickets.get(john, AT_WEB) is first
+    soon(lambda: tickets.get(john, AT_WEB) is not first)
+    assert tickets.granting(john).ticket != granting.ticket
+
+
+def test_what_has_ended_is_fetched_first(john: Source) -> None:
+    clock = [time.time()]
+    tickets = Tickets(margin=300, now=lambda: clock[0])
+    first = tickets.get(john, AT_WEB)
+    clock[0] = first.ends - SPARE + 1
+    assert tickets.get(john, AT_WEB) is not first
+
+
+def test_a_kdc_that_is_down_does_not_take_what_is_good(john: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [time.time()]
+    tickets = Tickets(margin=300, now=lambda: clock[0])
+    first, tried = tickets.get(john, AT_WEB), threading.Event()
+
+    def down(*_: object) -> Any:
+        tried.set()
+        raise KerberosError("Cannot contact any KDC", KDC_UNREACHABLE)
+
+    for name in ("renewed", "initial", "service_ticket"):
+        monkeypatch.setattr(mit, name, down)
+    clock[0] = first.ends - 200
+    assert tickets.get(john, AT_WEB) is first
+    assert tried.wait(60)
+    assert tickets.get(john, AT_WEB) is first
+    clock[0] = first.ends - SPARE + 1
+    with pytest.raises(KerberosError, match="Cannot contact any KDC"):
+        tickets.get(john, AT_WEB)
+
+
+def test_the_keeper_renews_a_cache_that_nobody_uses(realm: Any, tmp_path: Path) -> None:
+    """Only what is still good can be renewed; the owner's file stays as it is."""
+    file = tmp_path / "cache"
+    realm.kinit(f"FILE:{file}", "mary", "sesame", "-r", "1d", "-l", "10m")
+    clock, before = [time.time()], file.read_bytes()
+    tickets, whose = Tickets(margin=300, now=lambda: clock[0]), source("mary@KDH.EXAMPLE", ccache=f"FILE:{file}")
+    first = tickets.granting(whose)
+    tickets.renew_due()
+    assert tickets.granting(whose) is first
+    clock[0] = first.ends - 299
+    tickets.renew_due()
+    renewed = tickets.granting(whose)
+    assert renewed.ticket != first.ticket and renewed.client == first.client
+    assert file.read_bytes() == before
+
+
+def test_a_cache_that_has_ended_says_so(realm: Any, tmp_path: Path) -> None:
+    realm.kinit(f"FILE:{tmp_path}/cache", "mary", "sesame")
+    whose = source("mary@KDH.EXAMPLE", ccache=f"FILE:{tmp_path}/cache")
+    with pytest.raises(KerberosError, match=r"has ended, or will soon: run kinit"):
+        Tickets(now=lambda: time.time() + 3600).granting(whose)
+
+
+# --- the gate -----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_unreachable_kdc_is_left_alone_for_a_while() -> None:
+    clock = [0.0]
+    gate, asked = Gate(lambda: clock[0]), 0
+    for _ in range(3):
+        with pytest.raises(KerberosError, match="Cannot contact any KDC") as caught, gate.asking("DEAD.EXAMPLE"):
+            asked += 1
+            raise KerberosError("Cannot contact any KDC", KDC_UNREACHABLE)
+        assert caught.value.code == KDC_UNREACHABLE
+    assert asked == 1
+    with gate.asking("KDH.EXAMPLE"):
+        asked += 1
+    clock[0] = 11
+    with gate.asking("DEAD.EXAMPLE"):
+        asked += 1
+    assert asked == 3
+
+
+def test_few_at_a_time_wait_for_one_realm() -> None:
+    gate, release, inside = Gate(), threading.Event(), threading.Semaphore(0)
+
+    def ask() -> None:
+        with gate.asking("SLOW.EXAMPLE"):
+            inside.release()
+            release.wait(60)
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    for _ in askers:
+        assert inside.acquire(timeout=60)
+    with pytest.raises(KerberosError, match=r"the KDC of SLOW.EXAMPLE is slow"), gate.asking("SLOW.EXAMPLE"):
+        raise AssertionError("a fourth got in")
+    with gate.asking("KDH.EXAMPLE"):
+        release.set()
+    for asker in askers:
+        asker.join(60)
+
+
+def test_a_kdc_that_is_down(realm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        config = tmp_path / "krb5.conf"
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config.write_text(
+            f"[libdefaults]\n dns_lookup_kdc = false\n udp_preference_limit = 1\n[realms]\n KDH.EXAMPLE = {{\n kdc = {address}\n }}\n"
+        )
+        monkeypatch.setenv("KRB5_CONFIG", str(config))
+        tickets, mary = Tickets(), source("mary@KDH.EXAMPLE", password=lambda: b"sesame")
+        with pytest.raises(KerberosError, match="Cannot contact any KDC"):
+            tickets.granting(mary)
+        with pytest.raises(KerberosError, match=r"Cannot contact any KDC .*\(found \d+ s ago\)"):
+            tickets.granting(source("john@KDH.EXAMPLE", keytab=realm.users))
