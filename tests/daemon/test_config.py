@@ -64,6 +64,10 @@ alpn = ["h2", "http/1.1"]
 
 [tickets]
 lifetime = 600
+
+[symmetric]
+wait = 0.5
+extension = 0xff60
 """
 
 
@@ -85,6 +89,7 @@ def test_everything_arrives() -> None:
     assert config.alpn("imap") == ("imap",)
     assert config.alpn("ldap") == ()
     assert config.tickets.lifetime == 600
+    assert (config.symmetric.wait, config.symmetric.extension) == (0.5, 0xFF60)
     assert config.tls.padding == Padding(1024, POWERS)
     assert parse_config("", "empty.toml").tls.padding == Padding(512, 0)
 
@@ -113,6 +118,9 @@ def test_everything_arrives() -> None:
         ("[tls]\nrecord_padding = 16385\n", "x.toml:2: tls.record_padding: must lie between 0 and 16384"),
         ("[tls]\nversions = []\n", "x.toml:2: tls.versions: must name at least one"),
         ("[service.http]\nalpn = ['']\n", "x.toml:2: service.http.alpn: '' is no ALPN name"),
+        ("[symmetric]\nwait = 11\n", "x.toml:2: symmetric.wait: must lie between 0.0 and 10.0"),
+        ("[symmetric]\nextension = 43\n", "x.toml:2: symmetric.extension: must lie between 65280 and 65535"),
+        ("[symmetric]\nextension = 0xff01\n", "x.toml:2: symmetric.extension: 0xff01 is renegotiation_info"),
         ("[tickets]\nlifetime = 604801\n", "x.toml:2: tickets.lifetime: must lie between 1 and 604800"),
         ("[aaa]\nauthorisation = []\n", "x.toml:2: aaa.authorisation: must be a table"),
         ("[onthefly]\nusers = [0]\n", "x.toml:2: onthefly.users: must be a list of texts"),
