@@ -2,80 +2,184 @@
 
 Theory of operation
 -------------------
-No socket, no event loop, one process.  A handshake's CPU is measured per role: the clock runs only while that role works.  Next to it
-stands the sum of the primitives that the role cannot do without, each measured as called from Python; what lies between the two is
-messages, checks and the key schedule.
+No socket, no event loop, one process.  A handshake's CPU is measured per role: the clock runs only while that role works.  Handshakes
+of all kinds and their primitives (`bench.primitives`) take turns, so that each is met by the caches that the others leave behind, and
+whatever else the machine does disturbs all alike.  The quickest tenth of each counts, for what disturbs only ever adds.
+
+Between a role and its primitives lie messages, checks, and the order in which things are done.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import hmac
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bench import primitives
 from bench.load import Figure
-from tlspool_core.testing.peers import Answers, TicketBox, answer_all, software_credential, software_key
+from bench.report import verdict
+from tlspool_core.testing.peers import SoftwareCredential, TicketBox, examine, software_credential, software_key
 from tlspool_core.tls.bulk import open_batch, seal_batch
 from tlspool_core.tls.connection import TlsConnection
+from tlspool_core.tls.enums import NamedGroup
 from tlspool_core.tls.protection import Protection, protection12, protection13
+from tlspool_core.tls.questions import (
+    Call,
+    ChooseServerCredential,
+    ExaminePeer,
+    JudgePeer,
+    OpenTicket,
+    SealTicket,
+    ServerChoice,
+    Sign,
+)
 from tlspool_core.tls.record import RecordLayer
-from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings, StoredSession
 
 BATCH = 512 * 1024
-KINDS = {"ecdsa-p256": "ECDSA P-256", "rsa-2048": "RSA-2048"}
+KINDS = {"ECDSA P-256": "ecdsa-p256", "RSA-2048": "rsa-2048"}
+CLASSIC = (NamedGroup.X25519, NamedGroup.SECP256R1)
+HYBRID = (NamedGroup.X25519MLKEM768, *CLASSIC)
+AGAINST_PRIMITIVES = "full server / its primitives"
+RESUMED = "resumed server / full server"
+# row -> largest ratio that is aimed at
+GOALS = {f"{AGAINST_PRIMITIVES}, ECDSA P-256": 2.0, f"{RESUMED}, ECDSA P-256": 0.6, f"{RESUMED}, RSA-2048": 0.6}
+
+Answers = dict[type, Callable[[Any], object]]
 
 
-@dataclass
+def answers(credential: SoftwareCredential, tickets: TicketBox) -> Answers:
+    """What either side says to each kind of question, in as few steps as can be: only the engine is to be measured."""
+    choice = ServerChoice(credentials=(credential,))
+    return {
+        ChooseServerCredential: lambda question: choice,
+        Sign: lambda question: credential.sign(question.scheme, question.content),
+        ExaminePeer: lambda question: examine(question.certificate_type, question.entries),
+        JudgePeer: lambda question: b"",
+        OpenTicket: lambda question: tickets.open(question.ticket),
+        SealTicket: lambda question: tickets.seal(question.state),
+        Call: lambda question: question.work(),
+    }
+
+
 class Side:
     """One role, and the CPU that it has used."""
 
-    connection: TlsConnection
-    answers: Answers
-    seconds: float = 0.0
+    def __init__(self, settings: ClientSettings | ServerSettings, answers: Answers) -> None:
+        begin = time.thread_time()
+        self.connection = TlsConnection(settings)
+        self.seconds = time.thread_time() - begin
+        self._answers = answers
 
     def work(self, data: bytes) -> bytes:
         begin = time.thread_time()
+        connection, answers = self.connection, self._answers
         if data:
-            self.connection.receive(data)
-        answer_all(self.connection, self.answers)
-        output = self.connection.data_to_send()
+            connection.receive(data)
+        while (question := connection.question) is not None:
+            connection.answer(answers[type(question)](question))
+        output = connection.data_to_send()
         self.seconds += time.thread_time() - begin
         return output
 
 
-def handshake(kind: str, version: int) -> tuple[float, float]:
-    """CPU seconds of client and server for a full handshake, tickets included; making the settings is not counted."""
-    begin = time.thread_time()
-    client = Side(TlsConnection(ClientSettings(server_name="testserver", versions=(version,))), Answers())
-    client.seconds = time.thread_time() - begin
-    begin = time.thread_time()
-    server = Side(TlsConnection(ServerSettings(versions=(version,))), Answers([software_credential(kind)], tickets=TicketBox()))
-    server.seconds = time.thread_time() - begin
-    data = client.work(b"")
-    while data:
-        data = client.work(server.work(data))
-    assert client.connection.handshake_complete and server.connection.handshake_complete
-    return client.seconds, server.seconds
+@dataclass(frozen=True)
+class Case:
+    """One kind of handshake."""
+
+    kind: str
+    version: int
+    groups: tuple[int, ...] = CLASSIC
+
+    def run(self, session: StoredSession | None = None, tickets: TicketBox | None = None) -> tuple[Side, Side]:
+        """Client and server after a handshake with its tickets; a full one unless the session is resumed."""
+        ours = answers(software_credential(KINDS[self.kind]), tickets or TicketBox())
+        settings = ClientSettings(server_name="testserver", versions=(self.version,), groups=self.groups, session=session)
+        client, server = Side(settings, ours), Side(ServerSettings(versions=(self.version,), groups=self.groups), ours)
+        data = client.work(b"")
+        while data:
+            data = client.work(server.work(data))
+        assert client.connection.handshake_complete and server.connection.facts.resumed is (session is not None)
+        return client, server
+
+    def session(self) -> tuple[StoredSession, TicketBox]:
+        """One to be resumed, and who opens its ticket."""
+        tickets = TicketBox()
+        client, _ = self.run(tickets=tickets)
+        return client.connection.take_sessions()[0], tickets
+
+
+CASES = {
+    "TLS 1.3": (TLS13, CLASSIC),
+    "TLS 1.3, X25519MLKEM768": (TLS13, HYBRID),
+    "TLS 1.2": (TLS12, CLASSIC),
+}
 
 
 def handshakes(count: int) -> dict[str, Figure]:
-    """Median CPU per handshake of each role."""
+    """CPU per handshake of each role, full and resumed, and of its primitives; then what the goals speak of."""
+    turns: list[Callable[[], dict[str, float]]] = []
+    for text, (version, groups) in CASES.items():
+        for kind in KINDS:
+            case = Case(kind, version, groups)
+            turns.append(functools.partial(_turn, f"{text}, {kind}", case, None, None))
+            turns.append(functools.partial(_turn, f"{text}, {kind}, resumed", case, *case.session()))
+    for name, work in _primitives().items():
+        turns.append(functools.partial(_turn_of_primitives, f"primitives of a TLS 1.3 server, {name}", work))
+    found: dict[str, list[float]] = {}
+    for number in range(count + 1):
+        for turn in turns:
+            for name, seconds in turn().items():
+                if number:  # the first fills caches
+                    found.setdefault(name, []).append(seconds)
+    rows = {name: Figure(_quickest(values) * 1e6, "us") for name, values in found.items()}
+    return rows | _ratios({name: figure.value for name, figure in rows.items()})
+
+
+def _turn(name: str, case: Case, session: StoredSession | None, tickets: TicketBox | None) -> dict[str, float]:
+    client, server = case.run(session, tickets)
+    return {f"{name}, client": client.seconds, f"{name}, server": server.seconds}
+
+
+def _turn_of_primitives(name: str, work: Callable[[], None]) -> dict[str, float]:
+    Case("ECDSA P-256", TLS13).run()  # leaves the caches behind as it does for others
+    begin = time.thread_time()
+    work()
+    return {name: time.thread_time() - begin}
+
+
+def _primitives() -> dict[str, Callable[[], None]]:
+    curve, modulus = software_key("ecdsa-p256"), software_key("rsa-2048")
+    assert isinstance(curve, ec.EllipticCurvePrivateKey) and isinstance(modulus, rsa.RSAPrivateKey)
+    digest = hashes.SHA256()
+    ecdsa, pss = ec.ECDSA(digest), padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH)
+    return {
+        "ECDSA P-256": lambda: primitives.full(lambda content: curve.sign(content, ecdsa)),
+        "RSA-2048": lambda: primitives.full(lambda content: modulus.sign(content, pss, digest)),
+        "resumed": primitives.resumed,
+    }
+
+
+def _ratios(us: dict[str, float]) -> dict[str, Figure]:
     rows = {}
-    for kind, name in KINDS.items():
-        for version, text in ((TLS13, "1.3"), (TLS12, "1.2")):
-            handshake(kind, version)
-            times = [handshake(kind, version) for _ in range(count)]
-            for role, values in zip(("client", "server"), zip(*times, strict=True), strict=True):
-                rows[f"TLS {text}, {name}, {role}"] = Figure(sorted(values)[count // 2] * 1e6, "us")
-    return rows
+    least = "primitives of a TLS 1.3 server, "
+    for kind in KINDS:
+        server = us[f"TLS 1.3, {kind}, server"]
+        rows[f"{AGAINST_PRIMITIVES}, {kind}"] = server / us[least + kind]
+        rows[f"{RESUMED}, {kind}"] = us[f"TLS 1.3, {kind}, resumed, server"] / server
+        rows[f"the same of primitives alone, {kind}"] = us[least + "resumed"] / us[least + kind]
+    return {name: Figure(value, "") for name, value in rows.items()}
+
+
+def _quickest(values: list[float]) -> float:
+    """Mean of the quickest tenth."""
+    return statistics.mean(sorted(values)[: max(1, len(values) // 10)])
 
 
 def records(count: int) -> dict[str, Figure]:
@@ -107,45 +211,6 @@ def _open(layer: RecordLayer, wire: memoryview, filled: int, back: memoryview) -
     open_batch(layer, wire, 0, filled, back, 0, BATCH)
 
 
-def primitives(count: int) -> dict[str, Figure]:
-    """What a server's TLS 1.3 handshake needs at the least, each by itself, and the sum for either key."""
-    ours, theirs = X25519PrivateKey.generate(), X25519PrivateKey.generate().public_key()
-    curve, modulus = software_key("ecdsa-p256"), software_key("rsa-2048")
-    assert isinstance(curve, ec.EllipticCurvePrivateKey) and isinstance(modulus, rsa.RSAPrivateKey)
-    pss = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
-    seconds = {
-        "X25519 key": _each(X25519PrivateKey.generate, count),
-        "X25519 exchange": _each(lambda: ours.exchange(theirs), count),
-        "ECDSA P-256 signature": _each(lambda: curve.sign(b"x" * 130, ec.ECDSA(hashes.SHA256())), count),
-        "RSA-2048 PSS signature": _each(lambda: modulus.sign(b"x" * 130, pss, hashes.SHA256()), count),
-        "key schedule": _each(_key_schedule, count),
-        "records": _each(_records, count),
-    }
-    rows = {name: Figure(value * 1e6, "us") for name, value in seconds.items()}
-    exchange = sum(seconds[name] for name in ("X25519 key", "X25519 exchange", "key schedule", "records"))
-    rows["server, sum with ECDSA"] = Figure((exchange + seconds["ECDSA P-256 signature"]) * 1e6, "us")
-    rows["server, sum with RSA"] = Figure((exchange + seconds["RSA-2048 PSS signature"]) * 1e6, "us")
-    return rows
-
-
-def _key_schedule() -> None:
-    """What RFC 8446 section 7.1 makes a server compute, tickets included: 20 HMACs, and the hash of some 2 KiB of messages."""
-    for _ in range(20):
-        hmac.digest(b"k" * 32, b"x" * 54, "sha256")
-    transcript = hashlib.sha256(b"x" * 1200)
-    for _ in range(4):
-        transcript.update(b"x" * 200)
-        transcript.copy().digest()
-
-
-def _records() -> None:
-    """Four ciphers, and the records of a handshake: three sealed, one opened."""
-    ciphers = [AESGCM(b"k" * 16) for _ in range(4)]
-    for cipher in ciphers[:3]:
-        sealed = cipher.encrypt(b"n" * 12, b"x" * 400, b"h" * 5)
-    ciphers[2].decrypt(b"n" * 12, sealed, b"h" * 5)
-
-
 def _each(work: Callable[[], object], count: int) -> float:
     """CPU seconds of one call: the best of five runs, as what disturbs only ever adds."""
     times = []
@@ -159,10 +224,15 @@ def _each(work: Callable[[], object], count: int) -> float:
 
 def measure(quick: bool) -> dict[str, Figure]:
     """All rows."""
-    count = 20 if quick else 200
-    return handshakes(count) | records(count) | primitives(count)
+    count = 20 if quick else 300
+    return handshakes(count) | records(count)
 
 
 def text(rows: dict[str, Figure]) -> str:
+    """One line per row, with what was aimed at where there is a goal."""
     width = max(map(len, rows))
-    return "\n".join(f"{name.ljust(width)}  {figure.value:9.3g} {figure.unit}" for name, figure in rows.items())
+    lines = []
+    for name, figure in rows.items():
+        goal = f"  <= {GOALS[name]:g}: {verdict(figure.value, GOALS[name])}" if name in GOALS else ""
+        lines.append(f"{name.ljust(width)}  {figure.value:9.4g} {figure.unit:5} {goal}".rstrip())
+    return "\n".join(lines)

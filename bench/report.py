@@ -41,9 +41,9 @@ class Report:
         """What was aimed at and whether it is reached, as text."""
         ratio = self.ratio(row)
         if row == MEMORY_ROW and "pool" in self.rows[row]:
-            return f"<= {MEMORY_GOAL:g} KiB: {_verdict(self.rows[row]['pool'].value, MEMORY_GOAL)}"
+            return f"<= {MEMORY_GOAL:g} KiB: {verdict(self.rows[row]['pool'].value, MEMORY_GOAL)}"
         if row in GOALS and ratio is not None:
-            return f"<= {GOALS[row]:g}: {_verdict(ratio, GOALS[row])}"
+            return f"<= {GOALS[row]:g}: {verdict(ratio, GOALS[row])}"
         return ""
 
     def text(self) -> str:
@@ -71,5 +71,6 @@ def _cell(figure: Figure | None) -> str:
     return (f"{figure.value:.0f}" if figure.value >= 100 else f"{figure.value:.2f}").rjust(9)
 
 
-def _verdict(value: float, goal: float) -> str:
+def verdict(value: float, goal: float) -> str:
+    """Whether a value that should be small is small enough, as a word."""
     return "reached" if value <= goal else "missed"

@@ -1,0 +1,99 @@
+"""What a TLS 1.3 server's handshake cannot do without: the calls into libraries, and nothing around them.
+
+Theory of operation
+-------------------
+`full` and `resumed` make the calls of such a handshake in its order, with X25519, SHA-256 and AES-128-GCM: what RFC 8446 has a server
+compute, in the cheapest way known from Python.  A secret that is the key of several HMACs is set up once and copied.  Run between
+handshakes they find the caches as an engine finds them; in a loop of their own they are a sixth quicker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
+
+Sign = Callable[[bytes], bytes]
+
+_SHA256: Final = SHA256()
+_SECRET: Final = b"s" * 32
+_LABEL: Final = b"l" * 50  # an HkdfLabel, with the transcript's hash
+_CONSTANT: Final = HMAC(_SECRET, _SHA256)  # a salt that is the same in all handshakes
+_THEIRS: Final = X25519PrivateKey.generate().public_key().public_bytes_raw()
+
+
+def _keyed(secret: bytes) -> HMAC:
+    return HMAC(secret, _SHA256)
+
+
+def _derive(keyed: HMAC, message: bytes = _LABEL) -> bytes:
+    running = keyed.copy()
+    running.update(message)
+    return running.finalize()
+
+
+def _once(secret: bytes, message: bytes = _LABEL) -> bytes:
+    running = HMAC(secret, _SHA256)
+    running.update(message)
+    return running.finalize()
+
+
+def _exchange() -> bytes:
+    private = X25519PrivateKey.generate()
+    private.public_key().public_bytes_raw()
+    return private.exchange(X25519PublicKey.from_public_bytes(_THEIRS))
+
+
+def full(sign: Sign) -> None:
+    """With Certificate and CertificateVerify, and two tickets."""
+    _handshake(lambda shared: _keyed(_derive(_CONSTANT, shared)), sign, tickets=2)
+
+
+def resumed() -> None:
+    """The binder is checked, nothing is signed, and one ticket is given. What opens and seals tickets is not counted here."""
+    early = _keyed(_derive(_CONSTANT))
+    hashlib.sha256(b"x" * 400).digest()
+    binder = _keyed(_derive(early))
+    _once(_derive(binder))
+    _handshake(lambda shared: _keyed(_derive(_keyed(_derive(early)), shared)), None, tickets=1)
+
+
+def _handshake(handshake_secret: Callable[[bytes], HMAC], sign: Sign | None, tickets: int) -> None:
+    os.urandom(32)
+    shared = _exchange()
+    transcript = hashlib.sha256(b"x" * 400)
+    transcript.update(b"x" * 120)
+    handshake = handshake_secret(shared)
+    transcript.digest()
+    client, server = _keyed(_derive(handshake)), _keyed(_derive(handshake))
+    for secret in (client, server):
+        _derive(secret), _derive(secret)  # key and IV
+    transcript.update(b"x" * 20)  # EncryptedExtensions
+    if sign is not None:
+        transcript.update(b"x" * 450)
+        transcript.update(sign(b"x" * 98 + transcript.digest()))
+    transcript.update(_once(_derive(server), transcript.digest()))
+    AESGCM(b"k" * 16).encrypt(b"n" * 12, b"x" * (600 if sign is not None else 60), b"h" * 5)
+    master = _keyed(_once(_derive(handshake)))
+    transcript.digest()
+    _derive(master)  # exporter
+    for secret in (_keyed(_derive(master)), _keyed(_derive(master))):
+        _derive(secret), _derive(secret)
+    transcript.update(_once(_derive(client), transcript.digest()))
+    opening = AESGCM(b"k" * 16)
+    opening.decrypt(b"n" * 12, _FINISHED, b"h" * 5)
+    transcript.digest()
+    resumption = _derive(master)
+    for _ in range(tickets):
+        os.urandom(4)
+        _once(resumption)
+    AESGCM(b"k" * 16).encrypt(b"n" * 12, b"x" * 60 * tickets, b"h" * 5)
+
+
+_FINISHED: Final = AESGCM(b"k" * 16).encrypt(b"n" * 12, b"x" * 37, b"h" * 5)
