@@ -276,6 +276,11 @@ class Answers:
             await desks_identity.wait_for(self._pool, choice.identity)
         return choice.identity
 
+    @property
+    def remembers(self) -> bool:
+        """The desk wants its choice remembered if the handshake succeeds."""
+        return self._choice is not None and self._choice.selector is not None
+
     async def remember_choice(self) -> None:
         """The handshake has succeeded: do to the database what the desk wanted done then. Never raises."""
         choice = self._choice

@@ -8,7 +8,8 @@ is asked, and answers with an identity, or with none to show nothing.  By its SK
 decides concretely enough.
 
 The choice may come with a wish to change the database for the remote, or for a selector that covers it and is at most `maxlevels` steps
-up.  That is done once the handshake has succeeded, so a choice that does not work is not remembered.
+up.  That is done once the handshake has succeeded, and in TLS 1.3 once the server has shown that it accepts us, so a choice that does not
+work is not remembered.
 
 A desk decides for the sessions of its own user; one of root's, or of the user that the pool runs as, decides for everybody's, and only
 such a one may change the database, which is everybody's too.

@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tlspool.session")
 
+_TLS13 = 0x0304
+_LOOK_AGAIN = 0.1  # seconds, while a server's consent is awaited
+
 T = TypeVar("T")
 
 
@@ -176,8 +179,9 @@ class Session:
             port.release()
         if connection.failed is not None:
             raise failure(connection.failed, answers)
-        await answers.remember_choice()
         self._note(answers)
+        if answers.remembers:
+            self.pool.keep(self.pool.loop.create_task(self._remember_if_accepted(answers)))
 
     async def _converse(self, connection: TlsConnection, port: CipherPort, answers: Answers) -> None:
         """Until the handshake is complete, or has failed."""
@@ -193,6 +197,22 @@ class Session:
                 connection.receive(data)
             else:
                 connection.receive_eof()
+
+    async def _remember_if_accepted(self, answers: Answers) -> None:
+        """Have the desk's choice remembered once the server has accepted it; ends with the session."""
+        while (accepted := self._accepted()) is None:
+            await asyncio.sleep(_LOOK_AGAIN)
+        if accepted:
+            await answers.remember_choice()
+
+    def _accepted(self) -> bool | None:
+        """Whether the server has taken our credential; None: not known yet.
+
+        In TLS 1.3 it judges us when our side of the handshake is complete; whatever it sends then but an alert is its consent.
+        """
+        if self.facts.version < _TLS13 or self.connection.established.sessions or (self.relay is not None and self.relay.octets_in):
+            return True
+        return None if self in self.pool.sessions else self.connection.failed is None
 
     async def check_localid(self, proposed: DoNAI) -> DoNAI:
         """LOCALID callback: the identity that the application approves. Raises WireError if it refuses."""
