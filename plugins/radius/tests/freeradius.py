@@ -197,6 +197,15 @@ class FreeRadius:
             (process.kill if kill else process.terminate)()
             process.wait(10)
 
+    def change(self, old: str, new: str) -> None:
+        """Start again, with something else in the configuration."""
+        self.stop()
+        file = self.home / "radiusd.conf"
+        text = file.read_text()
+        assert old in text
+        file.write_text(text.replace(old, new))
+        self.start()
+
     def lines(self, name: str) -> list[str]:
         path = self.home / name
         return path.read_text().splitlines() if path.exists() else []

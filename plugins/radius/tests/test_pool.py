@@ -210,3 +210,37 @@ def test_one_after_the_other_is_the_default(asking: PoolProcess, clients: PoolPr
     with Meeting(asking.pool, clients.pool, "mallory") as met:
         assert isinstance(met.server, PoolError) and met.server.code == ErrorCode.REMOTEID_REFUSED, met.server
     assert asked_about(server, before) == []
+
+
+# --- an identity that is proved again -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def changing(own_servers: list[FreeRadius], pools: Pools) -> tuple[FreeRadius, PoolProcess]:
+    """A server that may change its mind, and a pool that asks it."""
+    own_servers[0].start()
+    return own_servers[0], pools(section(own_servers[0].section(dead_time=0)))
+
+
+def test_who_proves_itself_again_is_asked_about_again_and_the_new_limits_hold(
+    changing: tuple[FreeRadius, PoolProcess], clients: PoolProcess
+) -> None:
+    server, asking = changing
+    with Meeting(asking.pool, clients.pool, "john") as met:
+        server.change("Session-Timeout := 3600", "Session-Timeout := 1")
+        met.server.renegotiate()
+        assert str(met.server.remoteid) == "john@example.com"
+        assert met.client.plaintext.recv(1) == b""
+    eventually(lambda: 'cause="session timeout"' in asking.text)
+    assert len(server.lines("requests")) == 2
+
+
+def test_who_is_rejected_when_it_proves_itself_again_loses_the_session(
+    changing: tuple[FreeRadius, PoolProcess], clients: PoolProcess
+) -> None:
+    server, asking = changing
+    with Meeting(asking.pool, clients.pool, "john") as met:
+        server.change("/^eve@/", "/^john@/")
+        with pytest.raises(PoolError, match="authorization by radius: rejected: the library is closed to you"):
+            met.server.renegotiate()
+        assert met.client.plaintext.recv(1) == b""
