@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum, Flag, auto
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.tls.questions import HandshakeFacts
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import click
 
 API_VERSION = 1
+
+_T = TypeVar("_T")
 
 
 class Denied(Exception):
@@ -542,6 +544,12 @@ class CliContext(Protocol):
 
     def settings(self, kind: str, name: str) -> Mapping[str, Any]:
         """The configuration section [kind.name], for example ("keystore", "pkcs11"); empty if there is none."""
+
+    def with_key(self, uri: str, use: Callable[[Key], Awaitable[_T]]) -> _T:
+        """What `use` makes of the private key that a URI names, in the key store that is configured for it.
+
+        PINs that are not configured are asked for at the terminal. Raises KeyStoreError, ConfigError, and what `use` raises.
+        """
 
 
 class CliCommand(Protocol):

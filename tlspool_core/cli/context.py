@@ -8,19 +8,27 @@ required by configuration and missing stops the daemon, but not this program: it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from tlspool_core.identity import DoNAI, Selector
-from tlspool_core.interfaces import ConfigBackend, ConfigError, CredentialType
+from tlspool_core.interfaces import ConfigBackend, ConfigError, CredentialType, Key, KeyStoreError, PinRequest
 from tlspool_core.pool.config import PoolConfig, default_path, load_config
 from tlspool_core.pool.tomlfile import suggestion
 from tlspool_core.registry import Registry
 
 __all__ = ["Context", "pass_context"]
+
+T = TypeVar("T")
+
+
+async def _ask_terminal(request: PinRequest) -> str | None:
+    """PIN from the person at the terminal; an empty line gives up."""
+    return await asyncio.to_thread(click.prompt, request.prompt, default="", hide_input=True, show_default=False, err=True) or None
 
 
 class Context:
@@ -71,6 +79,27 @@ class Context:
             "aaa": self.config.aaa.settings,
         }
         return sections.get(kind, {}).get(name, {})
+
+    # --- keys
+
+    def with_key(self, uri: str, use: Callable[[Key], Awaitable[T]]) -> T:
+        """See `CliContext`. Raises KeyStoreError, ConfigError."""
+        scheme = uri.partition(":")[0]
+        store = next((one for one in self.registry.key_stores.values() if scheme in one.uri_schemes), None)
+        if store is None:
+            raise KeyStoreError(f"no key store is installed for {scheme!r} URIs")
+
+        async def main() -> T:
+            try:
+                await store.start(self.settings("keystore", store.name), _ask_terminal)
+            except ValueError as error:
+                raise ConfigError(f"[keystore.{store.name}]: {error}") from None
+            try:
+                return await use(await store.find(uri))
+            finally:
+                await store.stop()
+
+        return asyncio.run(main())
 
     # --- databases
 

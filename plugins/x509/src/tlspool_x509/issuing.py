@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
@@ -31,7 +32,7 @@ from tlspool_core.api import CertificateEntry, Denied, DoNAI, Key, Role
 from tlspool_x509.certificates import der_of, issued_by, validity_fault
 from tlspool_x509.local import X509Credential
 
-_SKEW = timedelta(minutes=5)  # of clocks elsewhere
+SKEW = timedelta(minutes=5)  # of clocks elsewhere
 _KEPT = 1000
 _DNS_SRV = ObjectIdentifier("1.3.6.1.5.5.7.8.7")  # id-on-dnsSRV, RFC 4985 section 2
 _LONGEST_NAME = 64  # ub-common-name, RFC 5280 appendix A
@@ -43,6 +44,7 @@ _CURVES: Mapping[str, tuple[int, SHA256 | SHA384 | SHA512]] = {
 }
 
 Throwaway = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
+IssuingPublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
 FindKey = Callable[[str], Awaitable[Key]]
 Wanted = tuple[DoNAI, str, Role]
 
@@ -79,7 +81,7 @@ class _Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
     """How an issuing key signs: TLS's code point for it, and the hash for the builder."""
 
     throwaway: Throwaway = field(repr=False)
@@ -105,20 +107,19 @@ def read_issuers(path: Path) -> list[x509.Certificate]:
     return chain
 
 
-def _way(issuer: x509.Certificate) -> _Way:
-    """Raises ValueError for a kind of key that cannot issue."""
-    key = issuer.public_key()
+def way_of(key: CertificatePublicKeyTypes) -> Way:
+    """How a key signs certificates. Raises ValueError for a kind that does not."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         found = _CURVES.get(key.curve.name)
         if found is not None:
-            return _Way(ec.generate_private_key(key.curve), *found)
+            return Way(ec.generate_private_key(key.curve), *found)
     if isinstance(key, rsa.RSAPublicKey):
-        return _Way(rsa.generate_private_key(65537, 2048), 0x0401, SHA256())
+        return Way(rsa.generate_private_key(65537, 2048), 0x0401, SHA256())
     if isinstance(key, ed25519.Ed25519PublicKey):
-        return _Way(ed25519.Ed25519PrivateKey.generate(), 0x0807, None)
+        return Way(ed25519.Ed25519PrivateKey.generate(), 0x0807, None)
     if isinstance(key, ed448.Ed448PublicKey):
-        return _Way(ed448.Ed448PrivateKey.generate(), 0x0808, None)
-    raise ValueError("issuing_certificate: its kind of key does not issue certificates here")
+        return Way(ed448.Ed448PrivateKey.generate(), 0x0808, None)
+    raise ValueError("this kind of key does not issue certificates here")
 
 
 class Issuing:
@@ -130,7 +131,7 @@ class Issuing:
         self._chain = chain
         self._lifetime = lifetime
         self._clock = clock
-        self._way = _way(chain[0])
+        self._way = way_of(chain[0].public_key())
         self._kept: OrderedDict[Wanted, _Kept] = OrderedDict()
         self._locks: dict[Wanted, asyncio.Lock] = {}
 
@@ -160,7 +161,7 @@ class Issuing:
             raise Denied(f"the issuing key {self._key_uri} makes no signature that goes with its certificate")
         ends = min(now + self._lifetime, issuer.not_valid_after_utc)
         own = MemoryKey()
-        built = self._built(identity, service, role, own, (max(now - _SKEW, issuer.not_valid_before_utc), ends))
+        built = self._built(identity, service, role, own, (max(now - SKEW, issuer.not_valid_before_utc), ends))
         signature = await key.sign(self._way.scheme, built.tbs_certificate_bytes)
         leaf = with_signature(built, signature)
         if not issued_by(leaf, issuer):
@@ -217,7 +218,7 @@ def _authority(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
         identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
         public = issuer.public_key()
-        assert isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
+        assert isinstance(public, IssuingPublicKey)
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(public)
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
