@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import sys
 import threading
@@ -146,6 +147,25 @@ def test_a_pinentry_program(house: House, person: Callable[..., Person]) -> None
     assert "SETDESC pool, SoftHSM" in asked
     assert "%0APIN of token pool" in asked
     assert "SETTIMEOUT" in asked
+
+
+@needs_token
+@pytest.mark.skipif(shutil.which("pinentry-tty") is None, reason="GnuPG's own program for a terminal is not installed")
+def test_gnupgs_own_program(house: House, person: Callable[..., Person]) -> None:
+    at = person("pin", "--pinentry", "pinentry-tty", "--socket", str(house.path), environment={"TERM": "vt100"})
+    at.sees("waiting for questions")
+    outcomes: list[Any] = []
+    thread = begin(house, outcomes)
+    at.sees(QUESTION)
+    at.sees("PIN:")
+    at.types("4711\n")
+    at.sees("The PIN before was refused")
+    at.sees("PIN:")
+    at.types(PIN + "\n")
+    at.sees("PIN passed on")
+    thread.join(20)
+    assert good(outcomes)
+    assert PIN not in at.seen
 
 
 @needs_token

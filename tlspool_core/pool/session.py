@@ -200,7 +200,8 @@ class Session:
 
     async def _remember_if_accepted(self, answers: Answers) -> None:
         """Have the desk's choice remembered once the server has accepted it; ends with the session."""
-        while (accepted := self._accepted()) is None:
+        # the relay is spared a question for every record, since persons at desks are few
+        while (accepted := self._accepted()) is None:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_AGAIN)
         if accepted:
             await answers.remember_choice()
