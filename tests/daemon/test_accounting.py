@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,10 @@ from conftest import DaemonProcess, both, eventually
 from toyplugin import CLIENT, SERVER
 
 from tlspool_core.client import ErrorCode, Pool, PoolError, Session, StartTlsFlags
+from tlspool_core.interfaces import Aaa, AaaDecision, AaaRequest, AccountingRecord, Denied
+from tlspool_core.pool import accounting
+from tlspool_core.pool.accounting import AccountingDesk
+from tlspool_core.testing.aaa import accounting_record
 
 RULES = """
 [aaa]
@@ -173,3 +178,61 @@ def test_any_worker_takes_records(daemons: Callable[..., DaemonProcess], records
     assert len(read(records, "stop")) == len(read(records, "start")) == 8
     server.close()
     client.close()
+
+
+class Full(Aaa):
+    """Takes nothing until there is space."""
+
+    name = "full"
+
+    def __init__(self, space_after: int) -> None:
+        self.offered: list[AccountingRecord] = []
+        self._space_after = space_after
+
+    async def authorize(self, request: AaaRequest) -> AaaDecision:
+        raise Denied("not asked")
+
+    async def account(self, record: AccountingRecord) -> None:
+        self.offered.append(record)
+        if len(self.offered) <= self._space_after:
+            raise Denied("the disk is full")
+
+
+def desk(plugin: Aaa) -> AccountingDesk:
+    made = AccountingDesk()
+    made.configure([plugin], sessions=True, time_limit=5.0)
+    return made
+
+
+def test_a_stop_that_nobody_could_repeat_is_offered_until_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounting, "_PAUSE", (0.001, 0.002))
+    full, stop = Full(3), accounting_record("stop")
+
+    async def main() -> None:
+        made = desk(full)
+        made.later(stop)
+        while len(full.offered) < 4:  # noqa: ASYNC110 - the plugin has no event
+            await asyncio.sleep(0.001)
+        await made.flush()
+
+    asyncio.run(main())
+    assert full.offered == [stop] * 4
+
+
+@pytest.mark.parametrize("limit", [10_000, 0])  # 0: there are too many of them already
+def test_what_is_never_taken_ends_with_the_pool_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, limit: int
+) -> None:
+    monkeypatch.setattr(accounting, "_PUT_OFF", limit)
+    full = Full(1000)
+
+    async def main() -> None:
+        made = desk(full)
+        made.later(accounting_record("stop"))
+        while not full.offered:  # noqa: ASYNC110 - the plugin has no event
+            await asyncio.sleep(0)
+        await made.flush()
+
+    asyncio.run(main())
+    assert len(full.offered) == (2 if limit else 1)
+    assert "not accounted" in caplog.text
