@@ -9,10 +9,10 @@ import sys
 import time
 
 from demo import setting
-from demo.scenes import certificates, gpg, kerberos, passwords, radius
+from demo.scenes import certificates, gpg, kerberos, passwords, peers, radius
 from demo.stage import DemoFailed, Stage
 
-SCENES = (certificates, passwords, gpg, radius, kerberos)
+SCENES = (certificates, peers, passwords, gpg, radius, kerberos)
 
 
 def main() -> int:

@@ -12,7 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = datetime.timedelta(days=1)
-USAGE = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+USAGE = {
+    "server": [ExtendedKeyUsageOID.SERVER_AUTH],
+    "client": [ExtendedKeyUsageOID.CLIENT_AUTH],
+    "both": [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+}
 
 
 class Authority:
@@ -29,13 +33,13 @@ class Authority:
         )
 
     def certify(self, identity: str, public_key: CertificatePublicKeyTypes, role: str) -> bytes:
-        """A PEM certificate that binds `identity` (a domain, or user@domain) to the key, for the role "server" or "client"."""
+        """A PEM certificate that binds `identity` (a domain, or user@domain) to the key, for the role "server", "client" or "both"."""
         general_name = x509.RFC822Name(identity) if "@" in identity else x509.DNSName(identity)
         builder = self._builder(x509.Name([]), public_key, 30)
         builder = builder.add_extension(x509.SubjectAlternativeName([general_name]), critical=True)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(sign=True), critical=True)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([USAGE[role]]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(USAGE[role]), critical=False)
         builder = builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
