@@ -15,12 +15,27 @@ import subprocess
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import (
+    CertificateBuilder,
+    DNSName,
+    ExtendedKeyUsage,
+    Name,
+    NameAttribute,
+    SubjectAlternativeName,
+    load_der_x509_certificate,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
 from tlspool_core.testing.peers import SoftwareCredential, software_credential
 from tlspool_core.testing.programs import Programs
+from tlspool_core.tls.seams import CertificateEntry
 
 HELLO = b"from the peer\n"
 REPLY = b"from the engine\n"
@@ -72,12 +87,31 @@ class Files:
         return str(certificate), str(key)
 
 
+@cache
+def issued_client() -> tuple[SoftwareCredential, bytes]:
+    """A client's credential that an authority issued, and the authority's certificate in PEM: some refuse what issued itself."""
+    authority = software_credential("ecdsa-p256", "authority")
+    issuer = load_der_x509_certificate(authority.entries[0].data)
+    mine = software_credential("ecdsa-p256", "issued")
+    certificate = (
+        CertificateBuilder(issuer.subject, Name([NameAttribute(NameOID.COMMON_NAME, "issued")]), mine.key.public_key(), 2)
+        .not_valid_before(issuer.not_valid_before_utc)
+        .not_valid_after(issuer.not_valid_after_utc)
+        .add_extension(SubjectAlternativeName([DNSName("client")]), critical=False)
+        .add_extension(ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(authority.key, SHA256())
+    )
+    entry = CertificateEntry(certificate.public_bytes(Encoding.DER))
+    return replace(mine, entries=(entry,)), authority.chain_pem()
+
+
 class Peer(ABC):
     """Another implementation; one object for the module. Class attributes say what it can do."""
 
     name: str
     hello = HELLO  # what it begins with as a client
     reply = REPLY  # what it waits for then
+    alpn = b"wanted"  # what it selects, or offers among others
     versions: frozenset[int] = frozenset((TLS12, TLS13))
     keys: frozenset[str] = ALL_KEYS
     groups: frozenset[str] = frozenset(GROUPS)
@@ -88,6 +122,10 @@ class Peer(ABC):
 
     def __init__(self, files: Files, programs: Programs) -> None:
         self.files, self.programs = files, programs
+
+    def client_credential(self) -> SoftwareCredential:
+        """What whoever is the client shows, if it shows anything."""
+        return self.files.credential("ecdsa-p256", "client")
 
     def supports(self, spec: Spec) -> bool:
         what = spec.feature or spec.group or spec.key

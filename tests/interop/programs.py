@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import serialize_key_and_certificates
 from cryptography.x509 import load_der_x509_certificate
 
-from tests.interop.peer import ALL_KEYS, FEATURES, GROUPS, HELLO, TLS12, TLS13, Peer, ProgramPeer, Spec
+from tests.interop.peer import ALL_KEYS, FEATURES, GROUPS, HELLO, TLS12, TLS13, Peer, ProgramPeer, Spec, issued_client
+from tlspool_core.testing.peers import SoftwareCredential
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache" / "go"
@@ -124,7 +125,7 @@ class Rustls(Peer):
 
     name = "rustls"
     keys = ALL_KEYS - {"rsa-pss"}  # webpki knows no RSASSA-PSS keys
-    features = FEATURES - {"ALPN", "client certificate"}  # granian selects http/1.1 and h2; our clients' certificates are CAs, too
+    alpn = b"http/1.1"
     question = (b"GET / HTTP/1.1\r\nHost: testserver\r\nConnection: close\r\n\r\n", b"hello from rustls")
     hello = b"GET /simple/nothing/ HTTP/1.1\r\n"
     reply = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -132,16 +133,41 @@ class Rustls(Peer):
     # uv visits once; granian's provider of cryptography has no ML-KEM
     exceptions = frozenset((("server", TLS12, "resumption"), ("server", TLS13, "resumption"), ("client", TLS13, "X25519MLKEM768")))
 
+    def client_credential(self) -> SoftwareCredential:
+        """Not one that is its own authority: webpki refuses these as clients."""
+        return issued_client()[0]
+
+    def _authority(self) -> Path:
+        path = self.files.directory / "authority.pem"
+        path.write_bytes(issued_client()[1])
+        return path
+
+    def _bundle(self) -> Path:
+        path = self.files.directory / "issued.pem"
+        path.write_bytes(self.client_credential().chain_pem() + self.client_credential().key_pem())
+        return path
+
     def open(self, spec: Spec) -> Callable[[], socket.socket]:
         if spec.role == "client":
             port = self.programs.free_port()
             certificate, key = self.files.paths(spec.key)
-            program = self.programs.start(sys.executable, str(HERE / "rustls_server.py"), str(port), certificate, key)
+            asks = [str(self._authority())] if spec.feature == "client certificate" else []
+            program = self.programs.start(sys.executable, str(HERE / "rustls_server.py"), str(port), certificate, key, *asks)
             return lambda: self.programs.connect(port, program)
         listener, port = self.programs.listen()
         place = f"127.0.0.1:{port}"
         options = ["--no-cache", "--no-config", "--allow-insecure-host", place, "--index-url", f"https://{place}/simple"]
+        shows = [f"SSL_CLIENT_CERT={self._bundle()}"] if spec.feature == "client certificate" else []
         self.programs.start(
-            str(BIN / "uv"), "pip", "install", "--dry-run", "--target", str(self.files.directory), *options, "nothing"
+            "env",
+            *shows,
+            str(BIN / "uv"),
+            "pip",
+            "install",
+            "--dry-run",
+            "--target",
+            str(self.files.directory),
+            *options,
+            "nothing",
         )
         return lambda: self.programs.accept(listener)

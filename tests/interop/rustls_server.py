@@ -1,4 +1,4 @@
-"""A web server whose TLS is rustls: PORT CERTIFICATE KEY; in one process, so that its end is the end of it."""
+"""A web server whose TLS is rustls: PORT CERTIFICATE KEY [AUTHORITY-OF-CLIENTS]; in one process, so that its end is the end of it."""
 
 from __future__ import annotations
 
@@ -27,5 +27,7 @@ if __name__ == "__main__":
         ssl_cert=Path(sys.argv[2]),
         ssl_key=Path(sys.argv[3]),
         ssl_protocol_min=SSLProtocols.tls12,
+        ssl_ca=Path(sys.argv[4]) if len(sys.argv) > 4 else None,
+        ssl_client_verify=len(sys.argv) > 4,
     )
     asyncio.run(server.serve())

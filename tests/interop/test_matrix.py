@@ -1,7 +1,7 @@
 """Do the implementations that the world uses understand us, in both roles and versions, whatever they and we can do in common?
 
 One table of scenarios; each peer plays those that it supports (`peer.Peer.supports`).  OpenSSL 3.0 and GnuTLS have tests of their own
-in `tests/tls/test_interop_*.py` and `tests/tls/tls12/test_interop_*.py`, which go further.
+as well, in `tests/tls/test_interop_*.py` and `tests/tls/tls12/test_interop_*.py`, which go further.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from tests.interop.libraries import MbedTls, PyOpenSsl, TlsLite
 from tests.interop.peer import ALL_KEYS, GROUPS, TLS12, TLS13, Files, Peer, Spec, ThreadPeer
 from tests.interop.programs import Go, Node, Nss, Rustls
+from tests.interop.tools import GnuTls, OpenSsl
 from tlspool_core.testing.peers import Answers, SoftwareCredential, TicketBox
 from tlspool_core.testing.programs import Link, Programs
 from tlspool_core.tls import TlsConnection
@@ -28,7 +29,7 @@ from tlspool_core.tls.questions import ClientAuth
 from tlspool_core.tls.seams import CertificateEntry
 from tlspool_core.tls.settings import ClientSettings, ServerSettings
 
-PEERS: tuple[type[Peer], ...] = (Go, Node, Nss, Rustls, PyOpenSsl, TlsLite, MbedTls)
+PEERS: tuple[type[Peer], ...] = (OpenSsl, GnuTls, Go, Node, Nss, Rustls, PyOpenSsl, TlsLite, MbedTls)
 
 
 def _table() -> Iterator[Spec]:
@@ -95,12 +96,12 @@ def _settings(spec: Spec, kind: type[Any], **more: Any) -> Any:
     return kind(versions=(spec.version,), groups=groups, padding=Padding(handshake=512, data=POWERS), **more)
 
 
-def _check_facts(spec: Spec, connection: TlsConnection, *, again: bool) -> None:
+def _check_facts(peer: Peer, spec: Spec, connection: TlsConnection, *, again: bool) -> None:
     facts = connection.facts
     assert facts.version == spec.version and facts.resumed is again
     assert not spec.group or facts.group == GROUPS[spec.group]
     assert facts.retried is (spec.feature == "HelloRetryRequest") or spec.role == "server"
-    assert facts.alpn == (b"wanted" if spec.feature == "ALPN" else None)
+    assert facts.alpn == (peer.alpn if spec.feature == "ALPN" else None)
     assert spec.feature != "HelloRetryRequest" or facts.retried
 
 
@@ -111,15 +112,15 @@ def _as_client(peer: Peer, spec: Spec, files: Files) -> None:
         spec,
         ClientSettings,
         server_name="testserver",
-        alpn=(b"wanted",) if spec.feature == "ALPN" else (),
+        alpn=(peer.alpn,) if spec.feature == "ALPN" else (),
         key_share_groups=(0x1D,) if retry else (),  # not among the groups: an empty list asks the server to choose
     )
-    mine = files.credential("ecdsa-p256", "client")
+    mine = peer.client_credential()
     open_connection = peer.open(spec)
     for number in range(spec.connections):
         link = Link(open_connection(), TlsConnection(settings), Answers(credentials=(mine,)))
         link.handshake()
-        _check_facts(spec, link.connection, again=number > 0)
+        _check_facts(peer, spec, link.connection, again=number > 0)
         _exchange(peer, spec, link)
         shown = link.connection.peer
         assert shown is not None and shown.entries[0].data == files.credential(spec.key).entries[0].data
@@ -151,7 +152,7 @@ def _as_server(peer: Peer, spec: Spec, files: Files) -> None:
     wants = spec.feature == "client certificate"
     answers = Answers(
         credentials=(files.credential(spec.key),),
-        alpn=(b"wanted",) if spec.feature == "ALPN" else (),
+        alpn=(peer.alpn,) if spec.feature == "ALPN" else (),
         client_auth=ClientAuth.REQUIRE if wants else ClientAuth.NONE,
         tickets=TicketBox(),
     )
@@ -159,7 +160,7 @@ def _as_server(peer: Peer, spec: Spec, files: Files) -> None:
     for number in range(spec.connections):
         link = Link(open_connection(), TlsConnection(settings), answers)
         link.handshake()
-        _check_facts(spec, link.connection, again=number > 0)
+        _check_facts(peer, spec, link.connection, again=number > 0)
         link.read_until(peer.hello)
         if spec.feature == "KeyUpdate":
             link.connection.update_keys(request_peer=True)
@@ -169,7 +170,7 @@ def _as_server(peer: Peer, spec: Spec, files: Files) -> None:
             link.run(lambda connection: False)  # until the peer leaves
         shown = link.connection.peer
         assert (shown is not None) is wants
-        assert shown is None or shown.entries[0].data == files.credential("ecdsa-p256", "client").entries[0].data
+        assert shown is None or shown.entries[0].data == peer.client_credential().entries[0].data
         link.sock.close()
 
 

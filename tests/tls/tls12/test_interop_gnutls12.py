@@ -140,3 +140,22 @@ def test_server_and_a_client_without_extended_master_secret(gnutls: GnuTls) -> N
     assert isinstance(ours.connection.failed, alerts.HandshakeFailure)
     connection = gnutls.as_server("ecdsa-p256", priority=NO_EMS, require_extended_master_secret=False)
     assert not connection.facts.extended_master_secret and not gnutls.make.tickets.states
+
+
+def test_server_resumes(gnutls: GnuTls) -> None:
+    """gnutls-cli -r connects twice, and offers in the second handshake what it got in the first."""
+    answers = gnutls.make.answers()
+    listener, port = gnutls.programs.listen()
+    certificate, _ = gnutls.programs.credential_files(software_credential())
+    command = ["gnutls-cli", "127.0.0.1", "-p", str(port), "--sni-hostname=testserver", "--verify-hostname=testserver", "-r"]
+    program = gnutls.programs.start(*command, f"--x509cafile={certificate}", f"--priority={PRIORITY}")
+    for again in (False, True):
+        ours = gnutls.link(gnutls.programs.accept(listener), TlsConnection(gnutls.make.server()), answers)
+        ours.handshake()
+        assert ours.connection.facts.resumed is again
+        if not again:
+            ours.run(lambda connection: False)
+            ours.close()
+    program.stdin.write(b"from gnutls\n")
+    program.stdin.flush()
+    ours.read_until(b"from gnutls\n")
