@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from kdh_helpers import MAIL, PARTS, WEB, TicketAnswers, fetch, source
+from tlspool_kdh.asn1 import EncTicketPart, Ticket, encode
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
+from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.mit import keytab_keys
 from tlspool_kdh.relief import ClientRelief, ServerRelief
-from tlspool_kdh.tickets import ClientTicket, Service
+from tlspool_kdh.tickets import ClientTicket, Principal, Service
 
 from tlspool_core.api import (
     BadCertificate,
+    BadRecordMac,
     CertificateExpired,
     CertificateUnknown,
     DecryptError,
     HandshakeFailure,
     SessionParts,
+    TlsError,
 )
 from tlspool_core.testing.key_exchange import ExchangeUnderTest, KeyExchangeConformance
 from tlspool_core.testing.peers import Pair, software_credential
@@ -166,6 +171,48 @@ class TestRefusals:
         refused(form(replace(held, ticket=changed), service), BadCertificate, "cannot be opened")
 
 
+def once(find: bytes, put: bytes) -> Callable[[bytes], bytes]:
+    """Somebody in the middle who changes the first flight."""
+    changes = [1]
+
+    def tamper(data: bytes) -> bytes:
+        return data.replace(find, put, changes.pop()) if changes else data
+
+    return tamper
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_the_extension_is_stripped_on_the_way(held: ClientTicket, service: Service, required: bool) -> None:
+    """The server then knows nothing of Quantum Relief; the client refuses, or does without and finds its ClientHello changed."""
+    common: Any = {"versions": (TLS13,), "extra_schemes": SCHEMES, "extra_forms": (FORM,)}
+    first = ClientSettings(extensions=(ClientRelief(lambda: held, required=required),), **common)
+    second = ServerSettings(extensions=(ServerRelief(service),), **common)
+    pair = Pair(TlsConnection(first), TlsConnection(second), TicketAnswers(), TicketAnswers(credentials=(software_credential(),)))
+    content = b"\xff\x0d" + (len(held.ticket) + 6).to_bytes(2, "big")
+    pair.to_server = once(content, b"\xff\x77" + content[2:])
+    pair.run()
+    assert not pair.client.handshake_complete
+    assert isinstance(pair.client.failed, HandshakeFailure if required else TlsError)
+    assert ("Quantum Relief" in str(pair.client.failed)) is required
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["KDH-only", "KDH-enhanced", "Quantum Relief"])
+def test_messages_are_changed_on_the_way(held: ClientTicket, service: Service, form: Callable[..., Pair]) -> None:
+    pair = form(held, service)
+
+    def flip(data: bytes) -> bytes:
+        return data[:20] + bytes((data[20] ^ 1,)) + data[21:] if data[5:6] == b"\1" else data  # a bit of ClientHello's random
+
+    pair.to_server = flip
+    pair.run()
+    assert not (pair.client.handshake_complete and pair.server.handshake_complete)
+    failures = [side.failed for side in (pair.client, pair.server)]
+    if form is relief:
+        assert any(isinstance(failed, BadRecordMac) for failed in failures), failures
+    else:
+        assert any(isinstance(failed, DecryptError) for failed in failures), failures
+
+
 def test_a_ticket_for_another_service_of_the_keytab(realm: Any, service: Service) -> None:
     mail = fetch(source("john@KDH.EXAMPLE", keytab=realm.users), MAIL)
     for pair in (
@@ -211,3 +258,38 @@ class TestConformance(KeyExchangeConformance):
         key = replace(self._held.session_key, value=bytes(len(self._held.session_key.value)))
         found.client_answers.credentials = (TicketCredential(replace(self._held, session_key=key)),)
         return found
+
+
+def test_tickets_that_no_kdc_should_have_made(realm: Any, held: ClientTicket) -> None:
+    """Sealed by the service's own key: postdated and not validated, or by way of realms that nobody has checked."""
+    key, seal = keytab_keys(realm.services)(Principal.parse(WEB), 18, None), seal_ticket
+    service = Service(lambda *_: key)
+    assert str(service.open(seal(key)).client) == "john@KDH.EXAMPLE"
+    with pytest.raises(BadCertificate, match="postdated"):
+        service.open(seal(key, flags=(0,) * 7 + (1,) + (0,) * 24))
+    through = {"tr-type": 1, "contents": b"EVIL.EXAMPLE"}
+    with pytest.raises(BadCertificate, match="has not checked"):
+        service.open(seal(key, crealm="OTHER.EXAMPLE", transited=through))
+    checked = (0,) * 12 + (1,) + (0,) * 19
+    assert service.open(seal(key, crealm="OTHER.EXAMPLE", transited=through, flags=checked)).client.realm == "OTHER.EXAMPLE"
+    with pytest.raises(BadCertificate, match="encryption type 23"):
+        service.open(seal(key, key={"keytype": 23, "keyvalue": bytes(16)}))
+    with pytest.raises(BadCertificate, match="cannot be seen"):
+        service.open(seal(key, cname={"name-type": 1, "name-string": ["john\0"]}))
+
+
+def seal_ticket(sealing: KerberosKey, **changes: Any) -> bytes:
+    now = datetime.now(UTC).replace(microsecond=0)
+    inner = {
+        "flags": (0,) * 32,
+        "key": {"keytype": 18, "keyvalue": bytes(32)},
+        "crealm": "KDH.EXAMPLE",
+        "cname": {"name-type": 1, "name-string": ["john"]},
+        "transited": {"tr-type": 1, "contents": b""},
+        "authtime": now,
+        "endtime": now + timedelta(hours=1),
+    } | changes
+    sealed = sealing.encrypt(2, encode(EncTicketPart, inner))
+    sname = {"name-type": 2, "name-string": ["http", "web.kdh.example"]}
+    part = {"etype": sealing.enctype, "cipher": sealed}
+    return encode(Ticket, {"tkt-vno": 5, "realm": "KDH.EXAMPLE", "sname": sname, "enc-part": part})

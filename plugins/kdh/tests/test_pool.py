@@ -10,7 +10,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tlspool_kdh.wallet import Tickets
 from tlspool_core.client import InfoKind, Pool, PoolError
 
 WEB, MAIL, JOHN, MARY = "web.kdh.example", "mail.kdh.example", "john@kdh.example", "mary@kdh.example"
-FAR, OLGA, ANNA = "web.other.example", "olga@other.example", "anna@kdh.example"
+FAR, OLGA, ANNA, DEAD = "web.other.example", "olga@other.example", "anna@kdh.example", "mary@dead.example"
 PIN = "123456"
 SOFTHSM = next(
     (path for path in map(Path, ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")) if path.exists()), None
@@ -52,7 +53,7 @@ class World:
         self.config.write_text(
             f'{extra}\n[[socket]]\npath = "{self.socket}"\n[config]\nbackend = "lmdb"\npath = "{base}/db"\n'
             f'[credential.kerberos]\nreplay_cache = "{base}/replay"\n'
-            f'[credential.kerberos.realms]\n"KDH.EXAMPLE" = "kdh.example"\n"OTHER.EXAMPLE" = "other.example"\n'
+            f'[credential.kerberos.realms]\n"KDH.EXAMPLE" = "kdh.example"\n"OTHER.EXAMPLE" = "other.example"\n"DEAD.EXAMPLE" = "dead.example"\n'
             + (PKCS11.format(home=base, module=SOFTHSM) if SOFTHSM is not None else "")
         )
         self.environment = realm.environment | {"TLSPOOL_CONFIG": str(self.config), "TLSPOOL_SOCKET": str(self.socket)}
@@ -72,7 +73,8 @@ class World:
         self.local(JOHN, "both", principal="john@KDH.EXAMPLE", keytab=realm.users)
         self.local(ANNA, "both", keytab=realm.users)
         self.local(OLGA, "both", keytab=realm.users)
-        self.local(MARY, "both", key="pkcs11:token=realm;object=kerberos;type=data")
+        for mary in (MARY, DEAD):
+            self.local(mary, "both", key="pkcs11:token=realm;object=kerberos;type=data")
 
     def _fill_token(self) -> None:
         (self.home / "tokens").mkdir()
@@ -299,3 +301,44 @@ def test_check_tells_what_is_usable(world: World, realm: Any) -> None:
     text = world.tlspool("kdh", "check", ok=False)
     assert "BAD nobody@kdh.example: no ticket for nobody" in text
     world.tlspool("localid", "remove", "nobody@kdh.example")
+
+
+# --- a KDC that is silent ---------------------------------------------------------------------------------------------------------
+
+
+@needs_token
+def test_a_silent_kdc_costs_only_those_who_need_it(tmp_path: Path, realm: Any, world: World) -> None:
+    """Its realm's sessions wait and are refused; others go on meanwhile, with tickets that are held and with new ones."""
+    with closing(socket.create_server(("127.0.0.1", 0), backlog=64)) as silent:
+        config = Path(realm.environment["KRB5_CONFIG"]).read_text()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        (tmp_path / "krb5.conf").write_text(config.replace("[realms]\n", f"[realms]\n DEAD.EXAMPLE = {{\n  kdc = {address}\n }}\n"))
+        there = replace(realm, environment=realm.environment | {"KRB5_CONFIG": str(tmp_path / "krb5.conf")})
+        pool = World(tmp_path, there, "[limits]\nplugin_timeout = 10", like=world)
+        try:
+            with ThreadPoolExecutor(12) as workers:
+                waiting = [
+                    workers.submit(pool.both, {"localid": WEB}, {"localid": DEAD, "remoteid": "web.dead.example"})
+                    for _ in range(12)
+                ]
+                for identity in (JOHN, JOHN, OLGA):
+                    server, client = agreed(pool.both({"localid": WEB}, {"localid": identity, "remoteid": WEB}), WEB, identity)
+                    with server, client:
+                        assert not all(one.done() for one in waiting)
+                refusals = [str(one.result(60)[1]) for one in waiting]
+        finally:
+            pool.stop()
+    assert all("KDC of DEAD.EXAMPLE is slow" in text or "too long" in text or "in time" in text for text in refusals), refusals
+
+
+@pytest.mark.parametrize("workers", [2])
+def test_several_processes_share_what_was_seen(tmp_path: Path, realm: Any, world: World, workers: int) -> None:
+    pool = World(tmp_path, realm, f'workers = {workers}\n[tls]\nversions = ["1.2"]', like=world)
+    try:
+        for _ in range(4):
+            server, client = agreed(pool.both({"localid": WEB}, {"localid": JOHN, "remoteid": WEB}), WEB, JOHN)
+            with server, client:
+                pass
+    finally:
+        pool.stop()
+    assert (world.base / "replay").stat().st_mode & 0o777 == 0o600
