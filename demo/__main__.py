@@ -9,10 +9,10 @@ import sys
 import time
 
 from demo import setting
-from demo.scenes import certificates, gpg, kerberos, passwords, peers, radius
+from demo.scenes import certificates, gpg, kerberos, passwords, peers, proxy, radius
 from demo.stage import DemoFailed, Stage
 
-SCENES = (certificates, peers, passwords, gpg, radius, kerberos)
+SCENES = (certificates, peers, passwords, gpg, radius, kerberos, proxy)
 
 
 def main() -> int:

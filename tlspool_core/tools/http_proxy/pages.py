@@ -13,6 +13,7 @@ import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
 import h11
@@ -64,7 +65,7 @@ class Page:
             (b"X-Content-Type-Options", b"nosniff"),
             *self.fields,
         ]
-        return h11.Response(status_code=self.status, headers=fields)
+        return h11.Response(status_code=self.status, headers=fields, reason=HTTPStatus(self.status).phrase.encode())
 
 
 def of_problem(problem: Problem, request: h11.Request | None) -> Page:

@@ -111,6 +111,6 @@ def of_pool(target: Target, localid: str, error: PoolError) -> Problem:
     unexpected = (502, "tls_protocol_error", "The secure connection failed.", error.advice)
     code = ErrorCode(error.code) if error.code in set(ErrorCode) else None
     status, kind, title, advice = _OF_POOL.get(code, unexpected) if code is not None else unexpected
-    who = f" as {localid}" if localid else ""
+    who = f" as {localid}" if localid and localid not in error.text else ""
     retry = PATIENCE if code is ErrorCode.CREDENTIAL_UNAVAILABLE else 0
     return Problem(status, kind, title, f"On the way to {target}{who}: {error.text or error}", advice or error.advice, retry)

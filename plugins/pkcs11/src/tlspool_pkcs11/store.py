@@ -125,7 +125,7 @@ class Pkcs11Store(KeyStore):
         if found:
             raise KeyStoreError(f"{wanted} names {len(found)} objects; say which: " + ", ".join(str(each.uri) for each in found))
         if wanted.token is not None and problems == [NOT_THERE]:
-            raise KeyStoreError(f"token {wanted.token!r} is not there, plug it in ({wanted}: {NOT_THERE})")
+            raise KeyStoreError(f"token {wanted.token!r} is not there, plug it in ({wanted})")
         raise KeyStoreError(f"{wanted} names no {what}: " + ("; ".join(problems) or "the token holds none that it describes"))
 
     async def list(self) -> Sequence[KeyInfo]:
