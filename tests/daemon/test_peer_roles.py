@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from conftest import DaemonProcess, eventually
 from toyplugin import CLIENT, OTHER, SERVER
 
 from tlspool_core.client import ErrorCode, InfoKind, Pool, PoolError, Session, StartTlsFlags
+from tlspool_core.wire.messages import StartTls
 
 Daemons = Callable[..., DaemonProcess]
 FLAGS = StartTlsFlags
@@ -317,3 +319,32 @@ def test_a_remote_that_says_nothing(request: pytest.FixtureRequest, which: str) 
     before = daemon.descriptors
     assert refused(daemon.pool, lambda sock: None, timeout=0.2).code == ErrorCode.HANDSHAKE_TIMEOUT
     eventually(lambda: daemon.descriptors <= before)
+
+
+def test_an_application_that_leaves_while_we_listen(daemons: Daemons) -> None:
+    patient = daemons("[symmetric]\nwait = 10\n")  # with nothing else going on in it
+    before = patient.descriptors
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Pool(patient.path) as pool:
+        asked = StartTls(flags=FLAGS.LOCALROLE_PEER | FLAGS.REMOTEROLE_PEER, ctlkey=bytes(range(16)), localid=SERVER)
+        with pool.link().begin(asked, ours.fileno()):
+            ours.close()
+            eventually(lambda: patient.descriptors > before + 1)
+        pool.close()
+        theirs.settimeout(10)
+        assert theirs.recv(100) in (b"", b"\x15\3\3\0\2\1\0"), "no hello to nobody"
+    eventually(lambda: patient.descriptors <= before)
+    assert "Traceback" not in patient.text
+    check(*meet(patient.pool.starttls_peer, patient.pool.starttls_client, ONE, TWO))
+
+
+def test_a_connection_that_is_reset_while_we_listen(patient: DaemonProcess) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        theirs = socket.create_connection(listening.getsockname())
+        ours, _ = listening.accept()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    threading.Timer(0.1, theirs.close).start()
+    with pytest.raises(PoolError) as caught:
+        patient.pool.starttls_peer(ours, **ONE, timeout=10)
+    assert caught.value.code in (ErrorCode.PEER_DISCONNECT, ErrorCode.CONNECTION_DRIVER)
+    assert "Traceback" not in patient.text

@@ -141,3 +141,15 @@ def test_a_plugin_adds_rows_and_replaces_none() -> None:
     assert table.parse(Place.CLIENT_HELLO_12, {0xFF42: b"x"}) == {0xFF42: b"x"}
     with pytest.raises(InternalError):
         table_for([Plugin(Ext.KEY_SHARE)])  # type: ignore[list-item]
+
+
+def test_a_plugins_answer_may_be_encrypted() -> None:
+    class Encrypted(Plugin):
+        versions = frozenset({0x0303, 0x0304})
+        encrypted = True
+
+    table = table_for([Encrypted(0xFF42)])  # type: ignore[list-item]
+    for place in (Place.ENCRYPTED_EXTENSIONS, Place.SERVER_HELLO_12):
+        assert table.parse(place, {0xFF42: b"x"}, (0xFF42,)) == {0xFF42: b"x"}
+    with pytest.raises(MisplacedExtension):
+        table.parse(Place.SERVER_HELLO, {0xFF42: b"x"}, (0xFF42,))

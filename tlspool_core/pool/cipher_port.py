@@ -61,12 +61,24 @@ class CipherPort:
     async def send(self, data: bytes) -> None:
         """Send all of it. Raises OSError."""
         self._spoken = True
+        while True:
+            try:
+                sent = self._socket.send(data, socket.MSG_NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+            await self._room()
+
+    async def _room(self) -> None:
+        """Wait until the kernel takes more."""
+        room: asyncio.Future[bool] = self._loop.create_future()
+        self._loop.add_writer(self._fd, _settle, room, True)
         try:
-            sent = self._socket.send(data, socket.MSG_NOSIGNAL)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        if sent < len(data):
-            await self._loop.sock_sendall(self._socket, data[sent:])
+            await room
+        finally:
+            self._loop.remove_writer(self._fd)
 
     def release(self) -> None:
         """Leave the socket to others; harmless if done before."""
@@ -76,21 +88,24 @@ class CipherPort:
 
 
 async def heard(loop: asyncio.AbstractEventLoop, cipher: socket.socket, seconds: float) -> bool:
-    """Whether the peer says something, or ends, within a time; what it says stays to be read. Raises OSError."""
+    """Whether the peer says something, or ends, within a time; what it says, and what went wrong, is for whoever reads next."""
     try:
         cipher.recv(1, socket.MSG_PEEK)
     except (BlockingIOError, InterruptedError):
         pass
+    except OSError:
+        return True
     else:
         return True
+    fd = cipher.fileno()  # its owner may close it while we wait
     outcome: asyncio.Future[bool] = loop.create_future()
     timer = loop.call_later(seconds, _settle, outcome, False)
-    loop.add_reader(cipher.fileno(), _settle, outcome, True)
+    loop.add_reader(fd, _settle, outcome, True)
     try:
         return await outcome
     finally:
         timer.cancel()
-        loop.remove_reader(cipher.fileno())
+        loop.remove_reader(fd)
 
 
 def _settle(outcome: asyncio.Future[bool], value: bool) -> None:

@@ -45,7 +45,7 @@ def undecided(session: Session) -> PeerSettings:
 
 
 async def remote_speaks(session: Session) -> bool:
-    """Listen a moment; whether the remote has begun. Raises OSError."""
+    """Listen a moment; whether the remote has begun."""
     wait = session.pool.config.symmetric.wait
     return await heard(session.pool.loop, session.cipher, _lot.uniform(wait / 2, wait))
 
