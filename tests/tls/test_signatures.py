@@ -80,7 +80,7 @@ def test_versions_of_schemes() -> None:
     both, only12 = accepted_schemes(Settings()), accepted_schemes(Settings(versions=(TLS12,)))
     assert 0x0401 in both and 0x0904 in both and 0x0904 not in only12
     assert 0x0401 not in accepted_schemes(Settings(), TLS13)
-    assert accepted_schemes(Settings(signature_schemes=(0x0201, 0x0807, 0x0403))) == [0x0807, 0x0403]
+    assert tuple(accepted_schemes(Settings(signature_schemes=(0x0201, 0x0807, 0x0403)))) == (0x0807, 0x0403)
 
 
 def test_weak_and_absurd_keys() -> None:

@@ -63,10 +63,12 @@ def choose_suite(settings: ServerSettings, offered: Sequence[int], version: Vers
     common = [suite for suite in enabled_suites(settings) if suite.version == version and suite.code in offered]
     if not common:
         raise NoSuiteInCommon(f"none of {len(offered)} cipher suites")
-    if len(common) == 1:
-        return common[0]
-    theirs = min(common, key=lambda suite: offered.index(suite.code))
-    return theirs if not settings.prefer_own_suites or theirs.cipher == "CHACHA20-POLY1305" else common[0]
+    if len(common) > 1:
+        codes = [suite.code for suite in common]
+        theirs = common[codes.index(next(code for code in offered if code in codes))]
+        if not settings.prefer_own_suites or theirs.cipher == "CHACHA20-POLY1305":
+            return theirs
+    return common[0]
 
 
 def choose_group(settings: ServerSettings, offered: Sequence[int], version: Version) -> int:

@@ -7,6 +7,8 @@ connection then stands still (`TlsConnection.question` is set) until `answer()` 
 the meantime are kept.  The driver may answer at once, or after a person typed a PIN: the engine has no clock.
 
 `refuse(error)` with a `TlsError` sends that error's alert; so does an answer that does not fit the peer's offer.
+
+A question is made for one answer and not kept, so it is not frozen, which would make it three times as expensive.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class ClientAuth(Enum):
     REQUIRE = "require"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PeerOffer:
     """What the peer can take, out of its ClientHello or CertificateRequest. Code points as sent, unknown ones included."""
 
@@ -72,14 +74,14 @@ class ServerChoice:
     client_certificate_types: Sequence[int] = (0,)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChooseServerCredential(Question[ServerChoice]):
     """Server, after ClientHello (once, before any HelloRetryRequest)."""
 
     offer: PeerOffer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChooseClientCredential(Question[Sequence[Credential]]):
     """Client, after the server's CertificateRequest and after the server was judged. Empty: send no certificate."""
 
@@ -87,7 +89,7 @@ class ChooseClientCredential(Question[Sequence[Credential]]):
     version: Version
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sign(Question[bytes]):
     """Make a signature with the key of one of our credentials: `content` is the complete message to be signed, not a digest."""
 
@@ -96,7 +98,7 @@ class Sign(Question[bytes]):
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExaminePeer(Question[PeerCredential]):
     """Parse what the peer showed, so that its proof can be verified. Nothing about trust is decided here."""
 
@@ -130,7 +132,7 @@ class HandshakeFacts:
     extended_master_secret: bool = False  # TLS 1.2 only: the session is bound to its handshake (RFC 7627)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class JudgePeer(Question[bytes]):
     """Decide whether the session may go on with this peer; asked exactly once per handshake, resumed ones included.
 
@@ -146,21 +148,21 @@ class JudgePeer(Question[bytes]):
     context: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenTicket(Question["bytes | None"]):
     """Server: a ticket (or session identifier) came back; answer with the stored state, None if it is unknown or too old."""
 
     ticket: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SealTicket(Question["bytes | None"]):
     """Server: protect session state as a ticket for the client, None for none. `state` holds secrets."""
 
     state: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ExternalPsk(Question["bytes | None"]):
     """Server: the client offers an external PSK identity; answer with the key, None if unknown.
 
@@ -171,7 +173,7 @@ class ExternalPsk(Question["bytes | None"]):
     names: PskNames | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SpeakFirst(Question[ClientSettings | None]):
     """An end that does not know its role, before anything else: shall it send a ClientHello now?
 
@@ -182,12 +184,12 @@ class SpeakFirst(Question[ClientSettings | None]):
     may_serve: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BecomeServer(Question[ServerSettings]):
     """An end that did not know its role is the server, whether or not it has sent a ClientHello: with which settings?"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call(Question[T]):
     """Run `work()`, which is a plugin's and may block, and answer with what it returns; refuse with what it raises.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from cryptography.exceptions import InvalidSignature
@@ -122,10 +123,18 @@ def schemes_for(settings: Settings) -> Mapping[int, SignatureScheme]:
 
 def accepted_schemes(settings: Settings, version: int | None = None) -> Sequence[int]:
     """What we let the peer sign with, best first; in one version, or in any of those that the settings allow."""
-    table = schemes_for(settings)
     versions = frozenset(settings.versions if version is None else (version,))
+    if not settings.extra_schemes:
+        return _accepted_core_schemes(tuple(settings.signature_schemes), versions)
+    table = schemes_for(settings)
     codes = settings.signature_schemes or table
     return [code for code in codes if code in table and table[code].versions & versions]
+
+
+@lru_cache(maxsize=64)
+def _accepted_core_schemes(codes: tuple[int, ...], versions: frozenset[int]) -> tuple[int, ...]:
+    """What most settings come to; a configuration knows only a few of them."""
+    return tuple([code for code in codes or CORE_SCHEMES if code in CORE_SCHEMES and CORE_SCHEMES[code].versions & versions])
 
 
 def schemes_for_key(key: object, *, pss: bool = False) -> tuple[int, ...]:

@@ -54,10 +54,6 @@ class ClientOffer:
             if group not in self.groups:
                 raise IllegalParameter(f"key share for group {group}, which supported_groups lacks")
 
-    def get(self, code: int, default: Any = None) -> Any:
-        """Parsed content of an extension."""
-        return self.parsed.get(code, default)
-
     def peer_offer(self) -> PeerOffer:
         """For ChooseServerCredential."""
         get = self.parsed.get

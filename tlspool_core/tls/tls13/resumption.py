@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hmac
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tlspool_core.tls.alerts import BadBinder, ReflectedHello, SecondHelloDiffers
@@ -91,13 +91,11 @@ class TicketKeeper:
         if lifetime == 0:
             return
         now = self._now()
-        state = replace(
-            self._template,
-            created=int(now * 1000),
-            lifetime=lifetime,
-            age_add=message.ticket_age_add,
-            secret=self._secret.psk(message.ticket_nonce),
-        )
+        state = self._template
+        state.created = int(now * 1000)
+        state.lifetime = lifetime
+        state.age_add = message.ticket_age_add
+        state.secret = self._secret.psk(message.ticket_nonce)
         if len(sessions) >= MAX_UNTAKEN:
             del sessions[0]
         sessions.append(StoredSession(message.ticket, state.build(), now))

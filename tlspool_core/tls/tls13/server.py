@@ -110,12 +110,13 @@ async def _negotiate(hs: Hs, hello: ClientHello) -> Plan:
     settings = hs.settings
     table = table_for(settings.extensions)
     offer = ClientOffer(hello, table)
-    hs.know(server_name=offer.get(Ext.SERVER_NAME))
+    parsed = offer.parsed
+    hs.know(server_name=parsed.get(Ext.SERVER_NAME))
     choice = await hs.ask(ChooseServerCredential(offer.peer_offer()))
     suite = choose_suite(settings, hello.cipher_suites, TLS13)
     group = choose_group(settings, offer.groups, TLS13)
-    alpn = choose_alpn(choice.alpn, offer.get(Ext.ALPN))
-    if Ext.EARLY_DATA in offer.parsed:
+    alpn = choose_alpn(choice.alpn, parsed.get(Ext.ALPN))
+    if Ext.EARLY_DATA in parsed:
         hs.channel.records.skip_early_data(MAX_EARLY_DATA_SKIPPED + 1)
         hs.know(early_data_refused=True)
     if group not in offer.shares:
@@ -212,13 +213,13 @@ async def _send_flight(hs: Hs, plan: Plan) -> Expecting | None:
 
 def _encrypted_extensions(hs: Hs, plan: Plan) -> dict[int, bytes]:
     """RFC 8446 section 4.3.1: answers that do not depend on certificates."""
-    offer = plan.offer
+    parsed = plan.offer.parsed
     found: dict[int, bytes] = {}
-    if offer.get(Ext.SERVER_NAME) is not None and plan.key is None:
+    if parsed.get(Ext.SERVER_NAME) is not None and plan.key is None:
         found[Ext.SERVER_NAME] = b""
     if plan.alpn is not None:
         found[Ext.ALPN] = build_protocol_names((plan.alpn,))
-    limit = offer.get(Ext.RECORD_SIZE_LIMIT)
+    limit = parsed.get(Ext.RECORD_SIZE_LIMIT)
     if limit is not None:
         found[Ext.RECORD_SIZE_LIMIT] = u16(hs.settings.record_size_limit)
         hs.channel.records.limit_sent(limit)
@@ -265,7 +266,7 @@ def _expecting(hs: Hs, plan: Plan) -> Expecting | None:
     choice = plan.choice
     if choice.client_auth is ClientAuth.NONE:
         return None
-    accepted = plan.offer.get(Ext.CLIENT_CERTIFICATE_TYPE, _X509_ALONE)
+    accepted = plan.offer.parsed.get(Ext.CLIENT_CERTIFICATE_TYPE, _X509_ALONE)
     for kind in allowed_types(hs.settings, TLS13, choice.client_certificate_types):
         if kind in accepted:
             return expecting_client(hs.settings, kind)
@@ -317,7 +318,7 @@ async def _judge(hs: Hs, plan: Plan) -> None:
 
 async def _send_tickets(hs: Hs, plan: Plan, master: MasterSecret) -> None:
     """Only to a client that can use them in our only mode, and not for what a plugin's extension proved."""
-    modes = plan.offer.get(Ext.PSK_KEY_EXCHANGE_MODES, b"")
+    modes = plan.offer.parsed.get(Ext.PSK_KEY_EXCHANGE_MODES, b"")
     if plan.plugin_key or PskMode.PSK_DHE_KE not in modes or hs.settings.tickets <= 0:
         return
     secret = master.resumption(hs.transcript.digest())
