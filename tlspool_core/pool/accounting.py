@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tlspool.accounting")
 
+SESSION_KIND: Final = "session"  # of the pool's own records
 LOST_SERVICE: Final = 3  # Acct-Terminate-Cause (RFC 2866 section 5.10), as are the values below
 _CAUSES: Final = {
     "closed": 1,
@@ -163,6 +164,8 @@ class AccountingDesk:
             return item
         if not isinstance(request, AccountingStart):
             raise WireError(ErrorCode.ACCOUNTING_UNKNOWN)
+        if request.kind == SESSION_KIND:
+            raise WireError(ErrorCode.ACCOUNTING_UNAVAILABLE, f'The kind "{SESSION_KIND}" is for what the TLS Pool itself accounts')
         if len(book.items) >= _OPEN_ITEMS:
             raise WireError(ErrorCode.LIMIT_REACHED, f"A session accounts for at most {_OPEN_ITEMS} things at a time")
         if book.local is None or book.remote is None or (request.localid, request.remoteid) != (str(book.local), str(book.remote)):
@@ -330,7 +333,9 @@ class SessionAccount:
     def _record(self, event: str, ended: float | None, more: dict[str, Any], sequence: int) -> AccountingRecord:
         session, attributes = self._attributes["session"], self._attributes | more
         identities = (self._local, self._remote)
-        return AccountingRecord(event, self._id, "session", session, *identities, self._started, ended, None, attributes, sequence)
+        return AccountingRecord(
+            event, self._id, SESSION_KIND, session, *identities, self._started, ended, None, attributes, sequence
+        )
 
     def start(self) -> AccountingRecord:
         """The record of the start."""

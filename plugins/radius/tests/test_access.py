@@ -74,10 +74,19 @@ def test_an_accept_for_another_service_is_none(server: FreeRadius) -> None:
     assert ask(section(server.section()), "guest") == ["accepted for another Service-Type only"]
 
 
-@pytest.mark.parametrize("user", ["mute", "naked"])
-def test_without_a_signed_answer_the_session_is_refused(server: FreeRadius, user: str) -> None:
-    said = ask(section(server.section(dead_time=0)), user)
-    assert said == ["no RADIUS server answers (s0: no answer to 2 tries)"]
+SILENT = "no RADIUS server answers (s0: no answer to 2 tries)"
+UNSIGNED = "no RADIUS server answers (s0: its answer is not believed: no Message-Authenticator)"
+
+
+@pytest.mark.parametrize(("user", "reason"), [("mute", SILENT), ("naked", UNSIGNED)])
+def test_without_a_signed_answer_the_session_is_refused(server: FreeRadius, user: str, reason: str) -> None:
+    assert ask(section(server.section(dead_time=0)), user) == [reason]
+
+
+@pytest.mark.parametrize("transport", ["udp", "tls"])
+def test_an_answer_that_is_not_believed_is_no_silence(server: FreeRadius, transport: str) -> None:
+    """Or a server that does not sign would permit those whom it rejects."""
+    assert ask(section(radsec_or_udp(server, transport), without_answer="permit"), "naked") == [UNSIGNED]
 
 
 def test_configuration_may_permit_without_answer(server: FreeRadius) -> None:
@@ -90,7 +99,7 @@ def test_configuration_may_permit_without_answer(server: FreeRadius) -> None:
 def test_another_secret_is_not_believed(server: FreeRadius, tmp_path: Any) -> None:
     write_private(tmp_path / "other", b"another secret of the tests")
     said = ask(section(server.section(secret_file=str(tmp_path / "other"))), "john")
-    assert said == ["no RADIUS server answers (s0: no answer to 2 tries)"]
+    assert said == [SILENT]  # the server does not believe us either
 
 
 def test_a_server_of_another_name_is_not_asked_over_tls(server: FreeRadius) -> None:

@@ -274,3 +274,15 @@ def test_what_is_said_of_a_session() -> None:
     assert values[a.ACCT_MULTI_SESSION_ID] == b"s-1"
     assert sum(len(value) + 2 for _, value in described) < 4000
     assert with_delay(Entry(1, "r", 100.0, described), 142.5)[-1] == (a.ACCT_DELAY_TIME, a.number(42))
+
+
+@pytest.mark.parametrize(("anonymous", "name"), [("", None), ("nobody@example.com", b"nobody@example.com")])
+def test_a_session_without_identity_is_accounted(anonymous: str, name: bytes | None) -> None:
+    described = describe(replace(record(), remote_identity=None, local_identity=None), "pool", anonymous, time.time())
+    assert dict(described).get(a.USER_NAME) == name
+    assert a.CALLED_STATION_ID not in dict(described)
+
+
+def test_words_of_applications_end_no_line_in_a_log() -> None:
+    described = dict(describe(replace(record(), kind="pages\nStop", instance="\x1b[2J\x00"), "pool", "", time.time()))
+    assert described[a.CONNECT_INFO] == b"pages Stop  [2J "

@@ -65,12 +65,12 @@ def test_a_challenge_is_a_refusal_with_its_reason(asking: PoolProcess, clients: 
     assert said.startswith("authorization by radius: the RADIUS server wants more than the identity")
 
 
-@pytest.mark.parametrize("user", ["mute", "naked"])  # no answer, and one without Message-Authenticator
+@pytest.mark.parametrize(("user", "reason"), [("mute", "no answer to 2 tries"), ("naked", "no Message-Authenticator")])
 def test_without_an_answer_to_believe_the_session_is_refused(
-    pools: Pools, clients: PoolProcess, server: FreeRadius, user: str
+    pools: Pools, clients: PoolProcess, server: FreeRadius, user: str, reason: str
 ) -> None:
     asking = pools(section(server.section(dead_time=0), timeout=0.2))
-    assert "no RADIUS server answers (s0: no answer to 2 tries)" in refusal(asking, clients, user)
+    assert reason in refusal(asking, clients, user)
 
 
 def test_without_an_answer_the_session_goes_on_where_configuration_says_so(

@@ -83,6 +83,8 @@ def test_an_application_accounts_over_the_socket(pools: Pools, clients: PoolProc
         with pytest.raises(PoolError) as caught:
             met.server.account("pages", "job 8", met.server.localid, "bob@example.com")
         assert caught.value.code == ErrorCode.ACCOUNTING_IDENTITY
+        with pytest.raises(PoolError, match='The kind "session" is for what the TLS Pool itself accounts'):
+            met.server.account_this("session", "1")
     eventually(lambda: len(records(own)) == 3)
     assert [(one["event"], one["out"]) for one in records(own)] == [
         ("Start", ""),

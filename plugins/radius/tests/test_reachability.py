@@ -123,7 +123,7 @@ class Stub:
     def __init__(self, silent: Silent) -> None:
         self._silent = silent
 
-    async def ask(self, code: int, attributes: object, timeout: float, tries: int) -> Any:
+    async def ask(self, code: int, attributes: object, timeout: float, tries: int, doubts: list[str]) -> Any:
         raise self._silent
 
     async def close(self) -> None: ...

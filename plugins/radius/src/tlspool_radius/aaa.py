@@ -65,7 +65,7 @@ class _Engine:
         try:
             return decision(await servers.ask(ACCESS_REQUEST, asked), request.step)
         except NoAnswer as error:
-            if not servers.function.permit_without_answer:
+            if not servers.function.permit_without_answer or not error.silent:
                 raise Denied(str(error)) from None
             log.warning("session %s is permitted without an answer: %s", request.session_id, error)
             return AaaDecision()

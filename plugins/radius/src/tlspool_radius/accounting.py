@@ -40,13 +40,16 @@ _MOST_BYTES: Final = 4096 - 20 - 6  # of attributes: without the header, and Acc
 
 
 def describe(record: AccountingRecord, nas_identifier: str, anonymous: str, now: float) -> Attributes:
-    """All that a server is told of a record, apart from the delay. Raises Denied if the identity cannot be told."""
+    """All that a server is told of a record, apart from the delay. Raises Denied if it cannot be told.
+
+    A session without an identity has no User-Name, unless there is one for such (RFC 2866 section 5.13: it is optional).
+    """
     known = record.attributes
     described: Attributes = [
         (a.ACCT_STATUS_TYPE, number(_EVENTS[record.event])),
         (a.ACCT_SESSION_ID, text(record.record_id)),
         (a.ACCT_MULTI_SESSION_ID, text(str(known.get("session", "")))),
-        (a.USER_NAME, user_name(record.remote_identity, anonymous)),
+        (a.USER_NAME, user_name(record.remote_identity, anonymous) if record.remote_identity or anonymous else b""),
         (a.NAS_IDENTIFIER, text(nas_identifier)),
         (a.NAS_PORT_TYPE, number(a.VIRTUAL)),
         (a.NAS_PORT_ID, text(str(known.get("service", "")))),

@@ -55,7 +55,8 @@ NAMES: Final = {
 
 
 def text(value: str) -> bytes:
-    """A value of type text, cut between characters to what fits."""
+    """A value of type text, without what would end a line in a server's log, and cut between characters to what fits."""
+    value = "".join(character if character.isprintable() else " " for character in value)
     return value.encode("utf-8", "replace")[:MAX_VALUE].decode("utf-8", "ignore").encode()
 
 

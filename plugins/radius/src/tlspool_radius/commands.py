@@ -102,7 +102,7 @@ async def _ask(settings: Settings, request: AaaRequest | None, name: str, server
             attributes = question(replace(request, step=name), settings.nas_identifier, settings.anonymous)
         else:
             attributes = [(a.NAS_IDENTIFIER, a.text(settings.nas_identifier))]
-        reply = await peer.way.ask(code, attributes, function.timeout, function.tries)
+        reply = await peer.way.ask(code, attributes, function.timeout, function.tries, [])
         if code == ACCESS_REQUEST:
             limits = decision(reply, name)
             seconds = [

@@ -226,7 +226,7 @@ class Ledger:
         """The oldest records that no server has acknowledged, in order. Raises LedgerError."""
         sql = "SELECT id, record, taken, attributes FROM queue WHERE id > ? ORDER BY id LIMIT ?"
         rows = await self._run(lambda: self._removing.execute(sql, (self._acknowledged, _BATCH)).fetchall())
-        return [Entry(*row[:3], [(code, bytes.fromhex(value)) for code, value in json.loads(row[3])]) for row in rows]
+        return [Entry(number, record, taken, _attributes(text)) for number, record, taken, text in rows]
 
     def acknowledge(self, entry: Entry) -> None:
         """A server has the record, and all before it: it is not sent again."""
@@ -239,6 +239,10 @@ class Ledger:
         if through > self._removed:
             await self._run(lambda: self._removing.execute("DELETE FROM queue WHERE id <= ?", (through,)))
             self._removed = through
+
+
+def _attributes(text: str) -> Attributes:
+    return [(code, bytes.fromhex(value)) for code, value in json.loads(text)]
 
 
 def _complaint(path: Path, error: sqlite3.Error | OSError) -> str:

@@ -15,13 +15,14 @@ import contextlib
 import logging
 import ssl
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from tlspool_radius.attributes import Attributes
 from tlspool_radius.names import Address
 from tlspool_radius.packets import BadReply, Reply, Request
 from tlspool_radius.settings import Server
-from tlspool_radius.transport import Silent
+from tlspool_radius.transport import Silent, disbelieved
 
 log = logging.getLogger("tlspool.radius")
 
@@ -44,13 +45,22 @@ def client_context(server: Server) -> ssl.SSLContext:
     return context
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A request without an answer so far."""
+
+    request: Request
+    reply: asyncio.Future[Reply]
+    doubts: list[str]
+
+
 class _Connection:
     """One connection, and who waits on it."""
 
     def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._server = server
         self._writer = writer
-        self._waiting: dict[int, tuple[Request, asyncio.Future[Reply]]] = {}
+        self._waiting: dict[int, _Waiting] = {}
         self._last = 0
         self.heard = 0.0  # when something came, by the monotonic clock
         self._reading = asyncio.get_running_loop().create_task(self._read(reader))
@@ -59,12 +69,12 @@ class _Connection:
     def open(self) -> bool:
         return not self._reading.done() and not self._writer.is_closing()
 
-    async def ask(self, code: int, attributes: Attributes) -> Reply:
+    async def ask(self, code: int, attributes: Attributes, doubts: list[str]) -> Reply:
         """Raises _Ended, Silent, or ValueError if it cannot be encoded."""
         identifier = self._identifier()
         request = Request.make(code, attributes, self._server.secret, identifier)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[identifier] = (request, reply)
+        self._waiting[identifier] = _Waiting(request, reply, doubts)
         try:
             self._writer.write(request.raw)
             await self._writer.drain()
@@ -101,18 +111,21 @@ class _Connection:
             reason = str(error) or reason
         finally:
             self._writer.transport.abort()
-            for _, reply in self._waiting.values():
-                if not reply.done():
-                    reply.set_exception(_Ended(reason))
+            for waiting in self._waiting.values():
+                if not waiting.reply.done():
+                    waiting.reply.set_exception(_Ended(reason))
 
     def _take(self, data: bytes) -> None:
         self.heard = time.monotonic()
-        request, reply = self._waiting.get(data[1], (None, None))
-        if request is None or reply is None or reply.done():
+        waiting = self._waiting.get(data[1])
+        if waiting is None or waiting.reply.done():
             return
         try:
-            reply.set_result(request.read(data))
+            waiting.reply.set_result(waiting.request.read(data))
         except BadReply as error:
+            if waiting.doubts:
+                return
+            waiting.doubts.append(str(error))
             log.warning("a packet from RADIUS server %s is not believed: %s", self._server.name, error)
 
     async def close(self) -> None:
@@ -134,7 +147,7 @@ class RadSec:
         self._opening = asyncio.Lock()
         self._connection: _Connection | None = None
 
-    async def ask(self, code: int, attributes: Attributes, timeout: float, tries: int) -> Reply:
+    async def ask(self, code: int, attributes: Attributes, timeout: float, tries: int, doubts: list[str]) -> Reply:
         connection, sent, reason = None, 0.0, ""
         try:
             async with asyncio.timeout(timeout * tries):
@@ -142,13 +155,13 @@ class RadSec:
                     connection = await self._open()
                     sent = time.monotonic()
                     try:
-                        return await connection.ask(code, attributes)
+                        return await connection.ask(code, attributes, doubts)
                     except _Ended as ended:
                         reason = str(ended)
         except TimeoutError:
             if connection is not None and connection.heard < sent:
                 await connection.close()
-            raise Silent("no answer in time") from None
+            raise Silent(disbelieved(doubts) or "no answer in time") from None
         except OSError as error:
             raise Silent.because(error) from None
         raise Silent(reason)

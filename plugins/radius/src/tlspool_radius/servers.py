@@ -7,7 +7,7 @@ passed over as long as another one lives; after that time it is asked again.  Wi
 health (Status-Server, RFC 5997) while it is dead, comes back with its first answer, and costs no request any wait.  If all are
 dead, all are asked in order nevertheless: dead is a suspicion.  The time for the whole is limited.
 
-A refusal is an answer: nobody else is asked then.
+A refusal is an answer: nobody else is asked then.  An answer that is not believed is none, and yet no silence: `NoAnswer` says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ _FIRST_PROBE: Final = 0.5  # seconds, doubled each time up to the dead time
 
 
 class NoAnswer(Exception):
-    """No server answered; says what became of each."""
+    """No server answered; says what became of each. `silent`: nothing at all came from any of them."""
+
+    def __init__(self, reason: str, *, silent: bool) -> None:
+        super().__init__(reason)
+        self.silent = silent
 
 
 def transport(server: Server, port: int) -> Transport:
@@ -53,10 +57,10 @@ class Peer:
     def alive(self) -> bool:
         return time.monotonic() >= self.dead_until
 
-    async def ask(self, code: int, attributes: Attributes, timeout: float, tries: int) -> Reply:
+    async def ask(self, code: int, attributes: Attributes, timeout: float, tries: int, doubts: list[str]) -> Reply:
         """Raises Silent, and is dead from then on if it was to blame."""
         try:
-            reply = await self.way.ask(code, attributes, timeout, tries)
+            reply = await self.way.ask(code, attributes, timeout, tries, doubts)
         except Silent as silent:
             if not silent.ours:
                 self._died(str(silent), timeout, attributes)
@@ -85,7 +89,7 @@ class Peer:
             await asyncio.sleep(min(wait, self.server.dead_time))
             wait *= 2
             with contextlib.suppress(Silent):
-                await self.way.ask(STATUS_SERVER, attributes, timeout, 1)
+                await self.way.ask(STATUS_SERVER, attributes, timeout, 1, [])
                 self._lives()
                 return
             self.dead_until = max(self.dead_until, time.monotonic() + min(wait, self.server.dead_time) + timeout)
@@ -113,16 +117,18 @@ class Servers:
     async def ask(self, code: int, attributes: Attributes) -> Reply:
         """The first answer. Raises NoAnswer, or ValueError if the request cannot be encoded."""
         outcomes: list[str] = []
+        doubts: dict[Peer, list[str]] = {}
         try:
             async with asyncio.timeout(self.function.limit), self._places:
                 for peer in self._order():
                     try:
-                        return await peer.ask(code, attributes, self.function.timeout, self.function.tries)
+                        doubts[peer] = []
+                        return await peer.ask(code, attributes, self.function.timeout, self.function.tries, doubts[peer])
                     except Silent as silent:
                         outcomes.append(f"{peer.server.name}: {silent}")
         except TimeoutError:
             outcomes.append(f"{self.function.limit:g} seconds have passed")
-        raise NoAnswer(f"no RADIUS server answers ({'; '.join(outcomes)})")
+        raise NoAnswer(f"no RADIUS server answers ({'; '.join(outcomes)})", silent=not any(doubts.values()))
 
     async def close(self) -> None:
         for peer in self.peers:
