@@ -19,6 +19,7 @@ from tlspool_core.tls.seams import CertificateEntry
 from tlspool_core.tls.session_state import SessionState, parse_session_state
 from tlspool_core.tls.tls12 import messages as messages12
 from tlspool_core.tls.tls13 import messages as messages13
+from tlspool_core.tls.tls13.external_psk import ImportedIdentity, PskNames
 from tlspool_core.wire.application import ApplicationSide
 from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
 from tlspool_core.wire.connection import Asked, PoolSide
@@ -103,6 +104,16 @@ def session_state_seeds() -> Iterable[bytes]:
     common = {"cipher_suite": 0x1301, "created": 1, "lifetime": 7200, "secret": bytes(32)}
     yield SessionState(version=0x0304, **common, server_name="host", alpn=b"h2", entries=entries, context=b"c").build()  # type: ignore[arg-type]
     yield SessionState(version=0x0303, **common, extended_master_secret=True, session_id=bytes(32)).build()  # type: ignore[arg-type]
+
+
+def psk_identity(data: bytes) -> None:
+    found = ImportedIdentity.parse(data)
+    assert found is None or found.build() == data
+
+
+def psk_identity_seeds() -> Iterable[bytes]:
+    for hash_name in ("sha256", "sha384"):
+        yield ImportedIdentity(b"identity", PskNames(b"client", b"server"), hash_name).build()
 
 
 # --- the socket protocol -----------------------------------------------------------------------------------------------------------
@@ -211,6 +222,7 @@ TARGETS = (
     Target("tls_message", tls_message, tls_message_seeds),
     Target("tls_extensions", tls_extensions, tls_extensions_seeds),
     Target("session_state", session_state, session_state_seeds),
+    Target("psk_identity", psk_identity, psk_identity_seeds),
     Target("wire_packet", wire_packet, wire_packet_seeds),
     Target("wire_dialogue", wire_dialogue, wire_dialogue_seeds),
     Target("wire_application", wire_application, wire_application_seeds),

@@ -62,6 +62,31 @@ MUTANTS: tuple[Mutant, ...] = (
         f"{T13}/test_resumption13.py::test_wrong_binder",
     ),
     _tls(
+        "a hello by our own name is another's", "tls13.resumption",
+        "    if imported.names.client == hs.settings.psk_name:", "    if not imported.external:",
+        f"{T13}/test_external_psk.py::test_our_own_hello_sent_back",
+    ),
+    _tls(
+        "raw keys are taken unasked", "tls13.resumption",
+        "if hs.settings.takes_raw_psks else None", "if identity else None",
+        f"{T13}/test_external_psk.py::test_raw_keys_only_where_they_are_allowed",
+    ),
+    _tls(
+        "an imported key does not depend on the names", "tls13.external_psk",
+        "context = vector8(self.names.client) + vector8(self.names.server)", "context = b\"\\1c\\1s\"",
+        f"{T13}/test_external_psk.py::test_derivation_by_another_hand",
+    ),
+    _tls(
+        "padding beyond what the peer takes", "padding",
+        "return max(0, min(padded, limit) - length)", "return max(0, padded - length)",
+        f"{T13}/test_padding13.py::test_padded_records_open_and_stay_within_the_limit",
+    ),
+    _tls(
+        "the batch leaves padding out", "bulk",
+        "    if records.padding is not None and records.padding.data:", "    if records.padding is not None and records.padding.data < -1:",
+        f"{T13}/test_padding13.py::test_the_batch_pads_as_the_records_do",
+    ),
+    _tls(
         "a server may leave out its certificate", "tls13.client",
         "    if agreed.plugin_key and await hs.next_type()", "    if await hs.next_type()",
         f"{LIARS}::test_a_server_that_shows_nothing",
