@@ -60,6 +60,8 @@ def _check(local: LocalCredential, realms: Realms, service: str, remote: str | N
         account = Account.decode(local.public)
         if local.roles & Role.SERVER and account.keytab:
             yield from _keys(local, account, realms)
+        elif local.roles & Role.SERVER and local.identity.user is None:
+            yield Finding(identity, False, "a server on a host needs a keytab with the keys of its services")
         if local.roles & Role.CLIENT or local.identity.user is not None:
             names = () if account.principal else realms.names(service, local.identity)
             yield Finding(identity, *_ticket(account.source(names, local.key_uri, None), realms, service, remote))

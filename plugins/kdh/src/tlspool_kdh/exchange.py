@@ -59,7 +59,8 @@ class TicketCredential:
 
     def sign(self, scheme: int, content: bytes) -> bytes:
         """An Authenticator over `content`."""
-        return make_authenticator(self.held, scheme, content, time.time(), with_subkey=self.with_subkey)
+        now = time.time() + self.held.clock_offset
+        return make_authenticator(self.held, scheme, content, now, with_subkey=self.with_subkey)
 
 
 @dataclass(slots=True)

@@ -69,21 +69,20 @@ def _library() -> Any:
     if not hasattr(loaded, "krb5_marshal_credentials"):
         raise LibraryError(0, "there is no MIT Kerberos of version 1.20 or newer")
     pointer, place = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
-    for name, arguments in {
+    calls: dict[str, tuple[Any, ...]] = {
         "krb5_init_context": (place,),
         "krb5_cc_resolve": (pointer, ctypes.c_char_p, place),
         "krb5_get_credentials": (pointer, ctypes.c_int32, pointer, ctypes.POINTER(_Creds), place),
         "krb5_marshal_credentials": (pointer, pointer, ctypes.POINTER(ctypes.POINTER(_Data))),
-    }.items():
-        getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, ctypes.c_int32
-    for name, arguments in {
         "krb5_free_context": (pointer,),
         "krb5_cc_close": (pointer, pointer),
         "krb5_free_creds": (pointer, pointer),
         "krb5_free_data": (pointer, ctypes.POINTER(_Data)),
         "krb5_free_error_message": (pointer, pointer),
-    }.items():
-        getattr(loaded, name).argtypes, getattr(loaded, name).restype = arguments, None
+    }
+    for name, arguments in calls.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = arguments, None if "free" in name else ctypes.c_int32
     loaded.krb5_get_error_message.argtypes, loaded.krb5_get_error_message.restype = (pointer, ctypes.c_int32), pointer
     return loaded
 

@@ -115,7 +115,10 @@ def _native(context: krb5.Context, principal: Principal) -> krb5.Principal:
     return krb5.build_principal(context, principal.realm.encode(), [name.encode() for name in principal.names])
 
 
-def _principal(name: krb5.Principal) -> Principal:
+def _principal(name: krb5.Principal | None) -> Principal:
+    """Raises ValueError for none, and for names that cannot be written."""
+    if name is None:
+        raise ValueError("there is no principal")
     return Principal.build(tuple(part.decode() for part in name.components), name.realm.decode())
 
 
@@ -130,6 +133,7 @@ class Purse:
     client: Principal
     granting: ClientTicket | None
     renewable: float = 0.0  # seconds since the epoch up to which it can be renewed
+    clock_offset: float = 0.0  # seconds by which the KDC's clock is ahead of ours
 
 
 def initial(source: Source) -> Purse:
@@ -174,10 +178,12 @@ def _fill(context: krb5.Context, made: Sequence[krb5.Creds]) -> Purse:
     client = _principal(made[0].client)
     local = (_TGS, client.realm)
     granting = max((one for one in made if _principal(one.server) == Principal(local, client.realm)), key=_end, default=None)
-    name = f"MEMORY:{cache.name.decode()}"
+    name = f"MEMORY:{(cache.name or b'').decode()}"
+    seconds, micro = krb5.get_time_offsets(context)  # libkrb5 takes them from answers of the KDC, and keeps them in caches
+    offset = seconds + micro / 1_000_000
     if granting is None:
-        return Purse(name, client, None)
-    return Purse(name, client, _ticket(granting), float(granting.times.renew_till))
+        return Purse(name, client, None, clock_offset=offset)
+    return Purse(name, client, _ticket(granting, offset), float(granting.times.renew_till), offset)
 
 
 def _end(made: krb5.Creds) -> int:
@@ -190,7 +196,7 @@ def renewed(purse: Purse) -> Purse:
     with _in_words(f"the ticket of {purse.client} cannot be renewed"):
         context = krb5.init_context()
         cache = krb5.cc_resolve(context, purse.cache.encode())
-        return _fill(context, [krb5.get_renewed_creds(context, cache.principal, cache)])
+        return _fill(context, [krb5.get_renewed_creds(context, _native(context, purse.client), cache)])
 
 
 def copied(source: Source) -> Purse:
@@ -236,10 +242,10 @@ def _ask_service(purse: Purse, service: Principal, second_ticket: bytes) -> Clie
     options = library.NO_STORE | (library.USER_USER if second_ticket else 0)
     context = krb5.init_context()
     client, server = _native(context, purse.client), _native(context, service)
-    packed = library.get_credentials(purse.cache, client.addr, server.addr, second_ticket, options)
-    return _ticket(krb5.unmarshal_credentials(context, packed))
+    packed = library.get_credentials(purse.cache, client.addr or 0, server.addr or 0, second_ticket, options)
+    return _ticket(krb5.unmarshal_credentials(context, packed), purse.clock_offset)
 
 
-def _ticket(made: krb5.Creds) -> ClientTicket:
+def _ticket(made: krb5.Creds, clock_offset: float) -> ClientTicket:
     key = KerberosKey(made.keyblock.enctype, made.keyblock.data)
-    return ClientTicket(_principal(made.client), _principal(made.server), made.ticket, key, float(made.times.endtime))
+    return ClientTicket(_principal(made.client), _principal(made.server), made.ticket, key, float(made.times.endtime), clock_offset)

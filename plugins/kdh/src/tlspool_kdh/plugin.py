@@ -44,7 +44,7 @@ from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.mit import Source, keytab_keys
-from tlspool_kdh.relief import ClientRelief, Prefetch, ServerRelief, UserRelief
+from tlspool_kdh.relief import ClientRelief, Prefetch, ServerPrefetch, ServerRelief, UserRelief
 from tlspool_kdh.replay import ReplayCache, default_path
 from tlspool_kdh.sessions import ClientBox, ServerBox, SessionCredential, accepts_for, box
 from tlspool_kdh.tickets import Principal, Service
@@ -195,10 +195,10 @@ class KerberosType(CredentialType):
             return self._hopeless(str(error))
         mine = ClientBox(self._tickets, self.realms, source, services, to_user=remote.user is not None)
         box.set(mine)
-        common = {"required": self._required, "code": self._code}
-        relief = ClientRelief(mine.fill, **common)
+        relief = ClientRelief(mine.fill, required=self._required, code=self._code)
         if mine.to_user:
-            relief = UserRelief(mine.granting, self._service, lambda one: self.realms.identity(one) == remote, **common)
+            wanted = accepts_for(self.realms, remote, "")
+            relief = UserRelief(mine.granting, self._service, wanted, required=self._required, code=self._code)
         mine.held = None if mine.to_user else self._tickets.held(source, services)
         extensions = (relief,) if mine.held is not None else (self._prefetch(mine.begin), relief)
         return SessionParts((Kdh(prepare=mine.prepare),), extensions)
@@ -227,9 +227,11 @@ class KerberosType(CredentialType):
                 return SessionParts()  # its realm is not known, so nobody can have a ticket for it
         mine = ServerBox(self._tickets, self.realms, accepts, source, needs_own=alone)
         box.set(mine)
-        for_user = mine.for_user if source is not None else None
-        relief = ServerRelief(self._service, accepts, begin=mine.begin, for_user=for_user, code=self._code)
-        return SessionParts((Kdh(accepts),), (relief,))
+        if source is None:
+            return SessionParts((Kdh(accepts),), (ServerRelief(self._service, accepts, code=self._code),))
+        prefetch = ServerPrefetch(mine.begin, code=self._code ^ 2)
+        relief = ServerRelief(self._service, accepts, for_user=mine.for_user, code=self._code)
+        return SessionParts((Kdh(accepts),), (prefetch, relief))
 
     def _source(self, context: SessionContext, local: LocalCredential) -> Source:
         """Where the tickets of a local identity come from. Raises LookupError if its realm is not known."""

@@ -211,11 +211,26 @@ class UserRelief(ClientRelief):
         return ClientTicket(opened.service, opened.client, answer.ticket, opened.session_key, opened.ends)
 
 
-class Prefetch(_Relief):
-    """Sends nothing: it is there to have the ticket fetched before ClientHello, in a worker thread, whatever the version will be."""
+class _Errand(_Relief):
+    """Sends nothing: it is there to have something fetched at its place in the handshake, in worker threads of its own.
+
+    The pool has threads for each extension's code, so `code` must be no extension of ours.
+    """
 
     versions = frozenset({TLS12, TLS13})
     quantum_safe = False
+
+    def psk_input(self, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
+        """None."""
+        return None
+
+    def peer_credential(self) -> PeerCredential | None:
+        """Nobody."""
+        return None
+
+
+class Prefetch(_Errand):
+    """A client's: have the ticket before ClientHello, whatever the version will be."""
 
     def __init__(self, ticket: Callable[[], object], *, required: bool = True, code: int) -> None:
         super().__init__(code)
@@ -235,37 +250,38 @@ class Prefetch(_Relief):
         if content is not None:
             raise IllegalParameter(f"the server answered extension {self.code:#06x}, which was not offered")
 
-    def psk_input(self, transcript_hash: Callable[[], bytes], group: int) -> bytes | None:
-        """None."""
-        return None
 
-    def peer_credential(self) -> PeerCredential | None:
-        """Nobody."""
-        return None
+class ServerPrefetch(_Errand):
+    """A server's that is a user: have its ticket-granting ticket before it has to be shown."""
+
+    def __init__(self, begin: Callable[[], None], *, code: int) -> None:
+        super().__init__(code)
+        self._begin = begin
+
+    def received_client_hello(self, content: bytes | None) -> None:
+        """Fetch."""
+        try:
+            self._begin()
+        except KerberosError as error:
+            raise InternalError(str(error)) from None
 
 
 class ServerRelief(_Relief):
     """Opens tickets for the services that `accepts` agrees to.
 
-    `begin` is called first, and may block; a server that is a user gets its ticket-granting ticket there. `for_user` gets a ticket for
-    a user by that one's ticket-granting ticket, and raises KerberosError; None: this server does not do that.
-
-    It stands in TLS 1.2 as well, for `begin` alone: a client that can do both versions offers the extension before it knows.
+    `for_user` gets a ticket for a user by that one's ticket-granting ticket, and raises KerberosError; None: this server does not do that.
     """
-
-    versions = frozenset({TLS12, TLS13})
 
     def __init__(
         self,
         service: Service,
         accepts: Callable[[Principal], bool] = lambda _: True,
         *,
-        begin: Callable[[], None] = lambda: None,
         for_user: Callable[[Principal, bytes], ClientTicket] | None = None,
         code: int = QUANTUM_RELIEF,
     ) -> None:
         super().__init__(code)
-        self._service, self._accepts, self._begin, self._for_user = service, accepts, begin, for_user
+        self._service, self._accepts, self._for_user = service, accepts, for_user
         self._offered = Content(b"")
         self._opened: OpenedTicket | None = None
         self._ticket = b""
@@ -274,15 +290,9 @@ class ServerRelief(_Relief):
         """Keep what was offered."""
         if content is not None:
             self._offered = parse(content)
-        try:
-            self._begin()
-        except KerberosError as error:
-            raise InternalError(str(error)) from None
 
     def server_hello(self, version: int) -> bytes | None:
         """Open the ticket and consent with an empty one; or have one made for a user."""
-        if version != TLS13:
-            return None
         if self._offered.name is not None:
             return self._answer_user(self._offered.name, self._offered.ticket)
         self._ticket = self._offered.ticket

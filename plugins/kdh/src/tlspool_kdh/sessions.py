@@ -110,15 +110,19 @@ class ServerBox:
         return self.tickets.get(self.source, (client,), granting)
 
     def open(self, service: Service, ticket: bytes) -> OpenedTicket:
-        """A client's ticket, for this session. Raises a TlsError."""
-        try:
-            name = Principal.of(decode(Ticket, ticket)["sname"], decode(Ticket, ticket)["realm"])
-        except ValueError:
-            name = None  # `Service.open` says what is wrong
-        by_own = self.own is not None and name == self.own.client
-        opened = service.open(ticket, self.own.session_key if self.own is not None and by_own else None)
+        """A client's ticket for this session, by our own ticket-granting ticket if that was shown. Raises a TlsError."""
+        key = self.own.session_key if self.own is not None and _is_for(ticket, self.own.client) else None
+        opened = service.open(ticket, key)
         check_service(opened, self.accepts)
         return opened
+
+
+def _is_for(ticket: bytes, principal: Principal) -> bool:
+    try:
+        outer = decode(Ticket, ticket)
+        return Principal.of(outer["sname"], outer["realm"]) == principal
+    except ValueError:
+        return False  # `Service.open` says what is wrong with it
 
 
 box: ContextVar[ClientBox | ServerBox | None] = ContextVar("tlspool_kdh_box", default=None)

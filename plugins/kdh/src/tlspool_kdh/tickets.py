@@ -173,6 +173,7 @@ class ClientTicket:
     ticket: bytes  # DER
     session_key: KerberosKey = field(repr=False)
     ends: float = 0.0  # seconds since the epoch
+    clock_offset: float = 0.0  # seconds by which the KDC's clock is ahead of ours
 
 
 def make_authenticator(held: ClientTicket, scheme: int, content: bytes, now: float, *, with_subkey: bool = True) -> bytes:
