@@ -18,6 +18,7 @@ from tlspool_kdh.relief import build, derive, parse
 from tlspool_kdh.tickets import ClientTicket, Principal, make_authenticator
 
 from tlspool_core.api import DecodeError, IllegalParameter
+from tlspool_core.tls.tls13.key_schedule import EarlySecret
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 KEY = KerberosKey(18, bytes(range(32)))
@@ -80,6 +81,27 @@ def test_derivation_of_quantum_relief(vector: dict[str, Any]) -> None:
     key = KerberosKey(vector["enctype"], bytes.fromhex(vector["session_key"]))
     value = derive(key, bytes.fromhex(vector["ticket"]), vector["group"], bytes.fromhex(vector["transcript_hash"]))
     assert value.hex() == vector["value"]
+
+
+@pytest.mark.parametrize("vector", load())
+def test_the_extension_of_quantum_relief(vector: dict[str, Any]) -> None:
+    users = vector["kind"] == "users"
+    names = (Principal(("john",), "EXAMPLE.COM"), Principal(("mary",), "EXAMPLE.ORG")) if users else (None, None)
+    for place, name in zip(("client_hello", "server_hello"), names, strict=True):
+        content = bytes.fromhex(vector[place])
+        parsed = parse(content)
+        assert parsed.name == name and build(parsed.ticket, name) == content
+    shown = parse(bytes.fromhex(vector["server_hello" if users else "client_hello"])).ticket
+    assert shown.hex() == vector["ticket"]
+
+
+@pytest.mark.parametrize("vector", load())
+def test_the_key_schedule_with_quantum_relief(vector: dict[str, Any]) -> None:
+    """The value takes the place of the PSK; the rest is RFC 8446's."""
+    early = EarlySecret(vector["hash"], bytes.fromhex(vector["value"]))
+    handshake, transcript = early.handshake(bytes.fromhex(vector["shared_secret"])), bytes.fromhex(vector["transcript_hash"])
+    assert handshake.client(transcript).secret.hex() == vector["client_handshake_traffic_secret"]
+    assert handshake.server(transcript).secret.hex() == vector["server_handshake_traffic_secret"]
 
 
 def test_vectors_are_what_their_script_makes() -> None:

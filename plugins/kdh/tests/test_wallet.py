@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from kdh_helpers import MAIL, WEB, source
 from tlspool_kdh import mit
+from tlspool_kdh.exchange import TicketCredential
 from tlspool_kdh.gate import KDC_UNREACHABLE, Gate, KerberosError
 from tlspool_kdh.mit import Source
-from tlspool_kdh.tickets import Principal
+from tlspool_kdh.tickets import Principal, Service
 from tlspool_kdh.wallet import SPARE, Tickets
+
+from tlspool_core.api import DecryptError
 
 AT_WEB, AT_MAIL = (Principal.parse(WEB),), (Principal.parse(MAIL),)
 
@@ -102,6 +105,19 @@ def test_a_cache_that_has_ended_says_so(realm: Any, tmp_path: Path) -> None:
     whose = source("mary@KDH.EXAMPLE", ccache=f"FILE:{tmp_path}/cache")
     with pytest.raises(KerberosError, match=r"has ended, or will soon: run kinit"):
         Tickets(now=lambda: time.time() + 3600).granting(whose)
+
+
+def test_a_clock_that_is_wrong_is_corrected_by_the_kdc(realm: Any, john: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libkrb5 learns from the KDC's answers how wrong it is; Authenticators say what the time is there."""
+    right = Tickets().get(john, AT_WEB)
+    assert abs(right.clock_offset) < 5
+    monkeypatch.setattr(mit.krb5, "get_time_offsets", lambda context: (1000, 500_000))
+    held = Tickets().get(john, AT_WEB)
+    there = Service(mit.keytab_keys(realm.services), now=lambda: time.time() + 1000)
+    proof = TicketCredential(held).sign(0x04E0, b"messages")
+    there.accept(there.open(held.ticket), 0x04E0, b"messages", proof)
+    with pytest.raises(DecryptError, match="clocks differ"):
+        there.accept(there.open(right.ticket), 0x04E0, b"messages", TicketCredential(right).sign(0x04E0, b"messages"))
 
 
 # --- the gate -----------------------------------------------------------------------------------------------------------------
