@@ -9,14 +9,13 @@ handshakes they find the caches as an engine finds them; in a loop of their own 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, Hash
 from cryptography.hazmat.primitives.hmac import HMAC
 
 Sign = Callable[[bytes], bytes]
@@ -44,6 +43,12 @@ def _once(secret: bytes, message: bytes = _LABEL) -> bytes:
     return running.finalize()
 
 
+def _hash(message: bytes) -> Hash:
+    running = Hash(_SHA256)
+    running.update(message)
+    return running
+
+
 def _exchange() -> bytes:
     private = X25519PrivateKey.generate()
     private.public_key().public_bytes_raw()
@@ -58,7 +63,7 @@ def full(sign: Sign) -> None:
 def resumed() -> None:
     """The binder is checked, nothing is signed, and one ticket is given. What opens and seals tickets is not counted here."""
     early = _keyed(_derive(_CONSTANT))
-    hashlib.sha256(b"x" * 400).digest()
+    _hash(b"x" * 400).finalize()
     binder = _keyed(_derive(early))
     _once(_derive(binder))
     _handshake(lambda shared: _keyed(_derive(_keyed(_derive(early)), shared)), None, tickets=1)
@@ -67,28 +72,28 @@ def resumed() -> None:
 def _handshake(handshake_secret: Callable[[bytes], HMAC], sign: Sign | None, tickets: int) -> None:
     os.urandom(32)
     shared = _exchange()
-    transcript = hashlib.sha256(b"x" * 400)
+    transcript = _hash(b"x" * 400)
     transcript.update(b"x" * 120)
     handshake = handshake_secret(shared)
-    transcript.digest()
+    transcript.copy().finalize()
     client, server = _keyed(_derive(handshake)), _keyed(_derive(handshake))
     for secret in (client, server):
         _derive(secret), _derive(secret)  # key and IV
     transcript.update(b"x" * 20)  # EncryptedExtensions
     if sign is not None:
         transcript.update(b"x" * 450)
-        transcript.update(sign(b"x" * 98 + transcript.digest()))
-    transcript.update(_once(_derive(server), transcript.digest()))
+        transcript.update(sign(b"x" * 98 + transcript.copy().finalize()))
+    transcript.update(_once(_derive(server), transcript.copy().finalize()))
     AESGCM(b"k" * 16).encrypt(b"n" * 12, b"x" * (600 if sign is not None else 60), b"h" * 5)
     master = _keyed(_once(_derive(handshake)))
-    transcript.digest()
+    transcript.copy().finalize()
     _derive(master)  # exporter
     for secret in (_keyed(_derive(master)), _keyed(_derive(master))):
         _derive(secret), _derive(secret)
-    transcript.update(_once(_derive(client), transcript.digest()))
+    transcript.update(_once(_derive(client), transcript.copy().finalize()))
     opening = AESGCM(b"k" * 16)
     opening.decrypt(b"n" * 12, _FINISHED, b"h" * 5)
-    transcript.digest()
+    transcript.copy().finalize()
     resumption = _derive(master)
     for _ in range(tickets):
         os.urandom(4)

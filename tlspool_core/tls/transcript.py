@@ -5,24 +5,27 @@ Theory of operation
 Until the hash is known (it follows from the cipher suite) the messages are kept as bytes; `start` turns them into a running hash.
 TLS 1.2 signs the messages themselves and may ask for `messages` as well, so `start(keep=True)` goes on keeping the bytes.
 HelloRetryRequest replaces the first ClientHello by its hash (RFC 8446 section 4.4.1).
+
+The hash is of the library that the key schedule uses, too: Python's own would call another one, for which the caches are cold.
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, Hash, HashAlgorithm
 
 from tlspool_core.tls.enums import HandshakeType
 
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
-_CONSTRUCTORS = {"sha256": hashlib.sha256, "sha384": hashlib.sha384, "sha512": hashlib.sha512}
+_ALGORITHMS: Final[Mapping[str, HashAlgorithm]] = {"sha256": SHA256(), "sha384": SHA384()}
 
 
-def new_hash(hash_name: str, data: bytes = b"") -> Hash:
+def _hash_of(hash_name: str, data: bytes) -> Hash:
     """A running hash by the name that cipher suites use."""
-    return _CONSTRUCTORS[hash_name](data)
+    running = Hash(_ALGORITHMS[hash_name])
+    running.update(data)
+    return running
 
 
 class Transcript:
@@ -45,7 +48,7 @@ class Transcript:
     def start(self, hash_name: str, *, keep: bool = False) -> None:
         """The hash is known. With `keep`, `messages` remains available until `forget_messages`."""
         self.hash_name = hash_name
-        self._hash = new_hash(hash_name, self.messages)
+        self._hash = _hash_of(hash_name, self.messages)
         if not keep:
             self._messages = None
 
@@ -67,17 +70,17 @@ class Transcript:
     def digest(self) -> bytes:
         """Hash of everything so far."""
         assert self._hash is not None, "the hash is not known yet"
-        return self._hash.digest()
+        return self._hash.copy().finalize()
 
     def digest_with(self, more: bytes, hash_name: str = "") -> bytes:
         """Hash of everything so far and `more`, which is not added; `hash_name` where the transcript's is not known yet."""
-        running = self._hash.copy() if self._hash is not None else new_hash(hash_name, self.messages)
+        running = self._hash.copy() if self._hash is not None else _hash_of(hash_name, self.messages)
         running.update(more)
-        return running.digest()
+        return running.finalize()
 
     def replace_by_message_hash(self, hash_name: str) -> None:
         """HelloRetryRequest: ClientHello1 becomes a synthetic message_hash message."""
-        digest = new_hash(hash_name, self.messages).digest()
+        digest = _hash_of(hash_name, self.messages).finalize()
         self._messages = [bytes((HandshakeType.MESSAGE_HASH, 0, 0, len(digest))) + digest]
         self._hash = None
 
