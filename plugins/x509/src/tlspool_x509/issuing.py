@@ -23,7 +23,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
@@ -107,7 +107,7 @@ def read_issuers(path: Path) -> list[x509.Certificate]:
     return chain
 
 
-def way_of(key: CertificatePublicKeyTypes) -> Way:
+def way_of(key: PublicKeyTypes) -> Way:
     """How a key signs certificates. Raises ValueError for a kind that does not."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         found = _CURVES.get(key.curve.name)
