@@ -319,7 +319,9 @@ def test_a_library_that_hangs_while_it_loads_keeps_neither_the_pool_nor_other_ke
     monkeypatch.setattr(module_room, "_START_PATIENCE", 0.3)
 
     async def work(store: Any) -> None:
-        assert [module["state"] for module in (await store.status())["modules"]] == ["starting", "up"]
+        async with asyncio.timeout(20):
+            while [module["state"] for module in (await store.status())["modules"]] != ["starting", "up"]:
+                await asyncio.sleep(0.05)
         assert await works(await store.find(URI))
         assert (await store.status())["modules"][0]["state"] == "starting"
 
