@@ -29,12 +29,13 @@ class WebServer:
     """uvicorn or gunicorn as a process; `told` is what its application was told, by the same names for both."""
 
     def __init__(self, log: Path, kind: str, where: str, entrance: str, pool: Path, *arguments: str) -> None:
-        self.kind = kind
+        self.kind = kind = kind.removesuffix(" alone")
         self.log = log
         self.where = where
+        loop = ("--loop", "asyncio") if entrance.endswith(":Plain") else ()
         bind = ("--uds", where) if where.startswith("/") else ("--port", where)
         command = {
-            "uvicorn": ("uvicorn", "--http", entrance, *bind, *(arguments or ("webapps:application",))),
+            "uvicorn": ("uvicorn", *loop, "--http", entrance, *bind, *(arguments or ("webapps:application",))),
             "gunicorn": ("gunicorn", "-k", entrance, "-b", f"unix:{where}" if where.startswith("/") else f"127.0.0.1:{where}"),
         }[kind]
         if kind == "gunicorn":
@@ -84,6 +85,7 @@ class WebServer:
 
 ENTRANCES = {
     ("uvicorn", "open"): "webapps:Open",
+    ("uvicorn alone", "open"): "webapps:Plain",
     ("uvicorn", "closed"): "tlspool_core.client.asgi:PoolProtocol",
     ("uvicorn", "few"): "fewhandshakes:Open",
     ("uvicorn", "tunnel"): "webapps:Tunnelled",
@@ -132,7 +134,7 @@ def as_mary(world: World) -> tuple[str, ...]:
     return "--cert", certificate, "--key", key
 
 
-@KINDS
+@pytest.mark.parametrize("kind", ["uvicorn", "uvicorn alone", "gunicorn"])
 def test_the_application_learns_who_it_is(world: World, serve: Callable[..., WebServer], kind: str) -> None:
     server = serve(kind, "open")
     known = server.told(curl(world, server.where, *as_mary(world)).stdout)
@@ -194,7 +196,7 @@ def test_slow_handshakes_end_and_hold_up_only_who_must_wait(
 ) -> None:
     """With as many handshakes at a time as there may be ("few") others wait for their end, and are served then."""
     server = serve(kind, entrance)
-    idle = [socket.create_connection(("127.0.0.1", int(server.where))) for _ in range(8)]
+    idle = [socket.create_connection(("127.0.0.1", int(server.where))) for _ in range(4)]
     idle[0].sendall(b"\x16\x03\x01\x00")
     try:
         assert server.told(curl(world, server.where, *as_mary(world)).stdout)["remoteid"] == "mary@example.com"
@@ -213,7 +215,7 @@ def test_a_pool_that_is_not_there_is_waited_for(world: World, serve: Callable[..
     (tmp_path / "pool").mkdir()
     server = serve(kind, "open", pool=tmp_path / "pool" / "tlspool.sock")
     for _ in range(2):
-        assert curl(world, server.where).returncode != 0
+        assert curl(world, server.where, "--max-time", "1").returncode != 0
         eventually(lambda: "nobody gets in: No TLS Pool can be reached" in server.log.read_text())
         daemon = DaemonProcess(tmp_path / "pool", world._configuration(), real=True)
         try:

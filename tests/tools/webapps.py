@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
 from tlspool_core.client import asgi, gunicorn, web
 
 NAMES = ("REMOTE_USER", "AUTH_TYPE", "wsgi.url_scheme", "REMOTE_ADDR", "TLSPOOL_LOCALID", "TLSPOOL_REMOTEID", "TLSPOOL_VERSION")
@@ -22,8 +24,9 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
         return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+    body = json.dumps(told).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
+    await send({"type": "http.response.body", "body": body})
 
 
 def wsgi(environ: Any, start_response: Any) -> list[bytes]:
@@ -48,11 +51,17 @@ def last_wsgi_words(environ: Any, start_response: Any) -> list[bytes]:
     return [b"x" * BIG]
 
 
-OPEN = web.ByPool(localid="www.example.com", remote_identity="requested", timeout=3)
+OPEN = web.ByPool(localid="www.example.com", remote_identity="requested", timeout=2)
 
 
 class Open(asgi.PoolProtocol):
     entrance = OPEN
+
+
+class Plain(Open):
+    """By what uvicorn has of its own."""
+
+    http_protocol = H11Protocol
 
 
 class OpenWorker(gunicorn.PoolWorker):
@@ -60,12 +69,12 @@ class OpenWorker(gunicorn.PoolWorker):
 
 
 class Tunnelled(asgi.PoolProtocol):
-    entrance = web.ByTunnel(timeout=3)
+    entrance = web.ByTunnel(timeout=2)
 
 
 class TunnelledFromHere(asgi.PoolProtocol):
-    entrance = web.ByTunnel(peers=("127.0.0.0/8",), timeout=3)
+    entrance = web.ByTunnel(peers=("127.0.0.0/8",), timeout=2)
 
 
 class TunnelledWorker(gunicorn.PoolWorker):
-    entrance = web.ByTunnel(timeout=3)
+    entrance = web.ByTunnel(timeout=2)

@@ -22,7 +22,7 @@ import copy
 import os
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
@@ -58,7 +58,7 @@ class PoolProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket; uvicorn's transport reads nothing of it."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's are none by their class
         sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         transport.abort()  # closes its descriptor, and leaves the connection alone
         turns = _turns(self._loop)
@@ -132,7 +132,7 @@ class _Introduction(asyncio.Protocol):
         self._arrival = arrival
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)
         transport.set_protocol(self._http)
         self._http.connection_made(_Transport(transport, self._arrival))  # type: ignore[arg-type] # has all that is used of one
 
