@@ -159,3 +159,8 @@ def test_server_resumes(gnutls: GnuTls) -> None:
     program.stdin.write(b"from gnutls\n")
     program.stdin.flush()
     ours.read_until(b"from gnutls\n")
+
+
+def test_server_that_promised_a_ticket_and_has_none(gnutls: GnuTls) -> None:
+    """RFC 5077 section 3.3: it is empty then."""
+    gnutls.as_server("ecdsa-p256", answers=gnutls.make.answers(tickets=None))
