@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,6 +17,11 @@ from conftest import DaemonProcess, eventually
 from toyplugin import CLIENT, OTHER, SERVER
 
 from tlspool_core.client import ErrorCode, InfoKind, Pool, PoolError, Session, StartTlsFlags
+from tlspool_core.identity import DoNAI
+from tlspool_core.pool.peer_roles import refuse_ourselves
+from tlspool_core.pool.refusal import Refusal
+from tlspool_core.testing.policy import Peer, peer_context
+from tlspool_core.tls.seams import CertificateEntry
 from tlspool_core.wire.messages import StartTls
 
 Daemons = Callable[..., DaemonProcess]
@@ -252,6 +258,32 @@ def test_two_connections_of_ours_joined_by_someone_else(eager: DaemonProcess, pa
     assert any("our own identity" in str(outcome) for outcome in outcomes)
     if crossing:
         crossing.close()
+
+
+@pytest.mark.parametrize(
+    ("local", "remote", "wanted", "shown", "refused"),
+    [
+        (SERVER, SERVER, None, "another", True),
+        (SERVER, SERVER, OTHER, "another", True),
+        (SERVER, SERVER, SERVER, "another", False),
+        (SERVER, OTHER, OTHER, "the same", True),  # one credential names both
+        (SERVER, OTHER, None, "the same", True),
+        (SERVER, SERVER, SERVER, "the same", False),
+        (SERVER, OTHER, OTHER, "another", False),
+        (SERVER, OTHER, OTHER, "", False),
+        (None, OTHER, None, "another", False),
+    ],
+)
+def test_who_is_taken_for_ourselves(local: str | None, remote: str, wanted: str | None, shown: str, refused: bool) -> None:
+    def identity(name: str | None) -> DoNAI | None:
+        return None if name is None else DoNAI.parse(name)
+
+    own, entries = Peer(entries=(CertificateEntry(b"the same"),)), (CertificateEntry(shown.encode()),) if shown else ()
+    context = peer_context(own=own, peer=Peer(entries=entries), wanted=identity(wanted))
+    with pytest.raises(Refusal) if refused else nullcontext() as caught:
+        refuse_ourselves(context, identity(local), identity(remote))
+    if caught is not None:
+        assert caught.value.error.code == ErrorCode.REMOTEID_REFUSED and "our own" in caught.value.error.text
 
 
 def test_the_server_does_not_believe_itself_either(eager: DaemonProcess, patient: DaemonProcess) -> None:

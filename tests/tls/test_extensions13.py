@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
+from tlspool_core.testing.meetings import cross, high, low, pair_of
 from tlspool_core.testing.peers import Answers, Pair, SoftwareCredential, software_credential
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.enums import ExtensionType as Ext
@@ -522,6 +523,19 @@ def test_plugin_extension_beside_certificates(make: Any) -> None:
     theirs = make.answers(client_auth=ClientAuth.REQUIRE)
     pair = make.established(client=client_settings, server=server_settings, client_answers=ours, server_answers=theirs)
     assert pair.client.peer.certificate_type == 0 and pair.server.peer.certificate_type == 0
+
+
+def test_plugin_extension_between_ends_that_find_out_their_role() -> None:
+    """The part that was begun for a client takes no more part in the end that becomes the server."""
+    dropped, server, client = Toy("client", b"secret"), Toy("server", b"secret"), Toy("client", b"secret")
+    nothing_to_show = {"credentials": (), "client_auth": ClientAuth.NONE}
+    loser = low(client={"extensions": (dropped,)}, server={"extensions": (server,)}, answers=nothing_to_show)
+    pair = cross(pair_of(loser, high(client={"extensions": (client,)}, answers={"credentials": ()})))
+    assert pair.server.failed is None and pair.client.failed is None
+    assert dropped.calls == ["client_hello False"]
+    assert server.calls == ["received_client_hello b'hello'", "server_hello", "psk_input"]
+    assert client.calls == ["client_hello False", "received_server_hello b'answer'", "psk_input"]
+    assert pair.client.peer is not None and pair.client.peer.entries[0].data == b"by the extension"
 
 
 def test_plugin_extension_that_is_not_answered(make: Any) -> None:
