@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DaemonProcess, both, eventually
+from conftest import ROOT, DaemonProcess, both, eventually
 from toyplugin import CLIENT, SERVER
 
 from tlspool_core import fdpass
-from tlspool_core.client import ErrorCode, Pool, PoolError, StartTlsFlags
+from tlspool_core.client import ErrorCode, Pool, PoolError, Session, StartTlsFlags
 from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
 from tlspool_core.wire.messages import Packet, Ping, PlaintextConnect, StartTls
 
@@ -353,3 +356,57 @@ def test_a_plaintext_descriptor_may_come_with_the_localid(daemon: DaemonProcess)
         plain.sendall(b"straight through")
         assert client.plaintext.recv(100) == b"straight through"
     raw.close()
+
+
+HEIR = """
+import sys, time
+from tlspool_core.client import ErrorCode, Pool, PoolError
+def reattach(key):
+    try:
+        key.reattach()
+    except PoolError as error:
+        if error.code != ErrorCode.CTLKEY_ALREADY_ATTACHED:
+            raise
+        time.sleep(0.05)  # its maker has died, which the pool will see
+        reattach(key)
+with Pool(sys.argv[1], patience=10) as pool:
+    control = pool.control(bytes.fromhex(sys.argv[2]))
+    for key in (control, pool.control(b"?" * 16)):
+        try:
+            reattach(key)
+            print(key.export("EXPERIMENTAL").hex(), key.version(), key.check(0x84460000, b"TLSv1.3"), key.channel_binding().hex())
+        except PoolError as error:
+            print(error.code)
+"""
+MAKER = """
+import os, socket, sys
+from tlspool_core.client import Pool, StartTlsFlags
+pool, sock, plain = Pool(sys.argv[1]), socket.socket(fileno=int(sys.argv[2])), socket.socket(fileno=int(sys.argv[3]))
+session = pool.starttls_client(sock, remoteid="www.example.com", plaintext=plain, flags=StartTlsFlags.FORK)
+print(session.ctlkey.hex(), session.export("EXPERIMENTAL").hex(), session.channel_binding().hex(), flush=True)
+os._exit(1)
+"""
+
+
+def run_with(code: str, *arguments: object, pass_fds: tuple[int, ...] = ()) -> list[str]:
+    """What a process of its own prints."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, pass_fds=pass_fds, env=environment, capture_output=True, text=True, check=False).stdout.split()
+
+
+def test_control_moves_from_a_process_that_dies_to_another_one(daemon: DaemonProcess) -> None:
+    ends, plain = socket.socketpair(), socket.socketpair()
+    served: list[Session] = []
+    thread = threading.Thread(target=lambda: served.append(daemon.pool.starttls_server(ends[0], localid=SERVER)))
+    thread.start()
+    numbers = ends[1].fileno(), plain[1].fileno()
+    key, exported, bound = run_with(MAKER, daemon.path, *numbers, pass_fds=numbers)
+    ends[1].close()
+    plain[1].close()
+    thread.join(15)
+    with served[0] as server, plain[0]:
+        heir = run_with(HEIR, daemon.path, key)
+        assert heir == [exported, "TLSv1.3", "True", bound, str(ErrorCode.CTLKEY_NOT_FOUND.value)]
+        server.plaintext.sendall(b"still here")
+        assert plain[0].recv(100) == b"still here"
