@@ -161,6 +161,11 @@ def free_port() -> int:
                 return port
 
 
+def starts(server: FreeRadius) -> list[str]:
+    """Whose start it noted; what is still open when a plugin ends is stopped by the next."""
+    return [line.split("|")[1] for line in server.lines("records") if line.startswith("Start|")]
+
+
 class FreeRadius:
     """One server, which can be stopped and started."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from freeradius import FreeRadius
+from freeradius import FreeRadius, starts
 from radius_helpers import plugin
+from tlspool_radius import attributes as a
 from tlspool_radius.ledger import Ledger, LedgerError, waiting
+from tlspool_radius.orphans import stop_of
 
 from tlspool_core.api import AccountingRecord, Denied, DoNAI
 
@@ -154,7 +157,7 @@ def test_what_cannot_be_removed_is_not_sent_again(own_servers: list[FreeRadius],
             for number in range(first, first + 3):
                 await started.account(record(number))
             async with asyncio.timeout(60):
-                while len(server.lines("records")) < first + 3:  # noqa: ASYNC110 - the server is another process
+                while len(starts(server)) < first + 3 or not (full or waiting(queue)[0] == 0):  # noqa: ASYNC110 - the server is another process
                     await asyncio.sleep(0.02)
 
     asyncio.run(main(0, full=True))
@@ -163,7 +166,7 @@ def test_what_cannot_be_removed_is_not_sent_again(own_servers: list[FreeRadius],
         connection.execute("DROP TRIGGER full")
     connection.close()
     asyncio.run(main(3, full=False))
-    assert [line.split("|")[1] for line in server.lines("records")] == [f"r{number}" for number in range(6)]
+    assert starts(server) == [f"r{number}" for number in range(6)]
     assert waiting(queue)[0] == 0
 
 
@@ -207,3 +210,78 @@ def test_a_record_that_fits_no_packet_is_refused_and_holds_up_nothing(own_server
 
     asyncio.run(main())
     assert waiting(queue)[0] == 0
+
+
+# --- processes that died ------------------------------------------------------------------------------------------------------
+
+
+def start(told: int = 0, at: int = 1000) -> list[tuple[int, bytes]]:
+    """A start at `at`, or an interim record with a count, a minute later."""
+    if not told:
+        return [(a.ACCT_STATUS_TYPE, a.number(1)), (a.USER_NAME, b"john@example.com"), (a.EVENT_TIMESTAMP, a.number(at))]
+    return [
+        (a.ACCT_STATUS_TYPE, a.number(3)),
+        (a.USER_NAME, b"john@example.com"),
+        (a.EVENT_TIMESTAMP, a.number(at + 60)),
+        (a.ACCT_SESSION_TIME, a.number(60)),
+        (a.ACCT_OUTPUT_OCTETS, a.number(told)),
+    ]
+
+
+def stop(end: int, seconds: int, told: int = 0) -> list[tuple[int, bytes]]:
+    counts = [(a.ACCT_OUTPUT_OCTETS, a.number(told))] if told else []
+    return [
+        (a.ACCT_STATUS_TYPE, a.number(2)),
+        (a.USER_NAME, b"john@example.com"),
+        *counts,
+        (a.EVENT_TIMESTAMP, a.number(end)),
+        (a.ACCT_SESSION_TIME, a.number(seconds)),
+        (a.ACCT_TERMINATE_CAUSE, a.number(11)),
+    ]
+
+
+def test_what_was_open_in_a_process_that_died_is_stopped_once_when_it_was_last_seen(queue: Path) -> None:
+    async def before(ledger: Ledger) -> None:
+        await ledger.add("stopped", 0, start())
+        await ledger.add("stopped", 1, stop(1001, 1), final=True)
+        await ledger.add("started", 0, start())
+        await ledger.add("counting", 0, start())
+        await ledger.add("counting", 1, start(told=7))
+        for entry in await ledger.first():
+            ledger.acknowledge(entry)
+        await ledger.remove()
+
+    async def after(ledger: Ledger) -> None:
+        assert await ledger.stop_orphans() == 2
+        assert await ledger.stop_orphans() == 0
+        found = {entry.record: entry.attributes for entry in await ledger.first()}
+        assert found == {"started": stop(2000, 1000), "counting": stop(2000, 1000, told=7)}
+
+    async def later(ledger: Ledger) -> None:
+        assert await ledger.stop_orphans() == 0
+
+    run(queue, before)
+    os.utime(f"{queue}.lock", (2000, 2000))  # when the pool was seen alive last
+    run(queue, after)
+    run(queue, later)
+
+
+def test_what_is_open_in_a_process_that_lives_stays_open(queue: Path) -> None:
+    async def main() -> None:
+        delivers, other = Ledger(queue, 10), Ledger(queue, 10)
+        await delivers.open()
+        await other.open()
+        assert await delivers.mine()
+        await delivers.add("own", 0, start())
+        await other.add("theirs", 0, start())
+        assert await delivers.stop_orphans() == 0
+        await other.close()
+        assert await delivers.stop_orphans() == 1
+        assert (await delivers.first())[-1].record == "theirs"
+        await delivers.close()
+
+    asyncio.run(main())
+
+
+def test_a_clock_that_went_back_charges_nothing_less_than_was_told() -> None:
+    assert stop_of(start(told=7), 3.0) == stop(1060, 60, told=7)

@@ -160,6 +160,24 @@ def test_records_wait_for_the_server_and_survive_the_death_of_the_pool(pools: Po
     assert int(records(own)[0]["delay"]) >= int(records(own)[-1]["delay"])
 
 
+def test_what_is_open_when_the_pool_dies_is_stopped_by_the_next_one(pools: Pools, clients: PoolProcess, own: FreeRadius) -> None:
+    own.start()
+    asking = pools(section(own.section()), authorization=[], accounting=["radius"], account_sessions=True)
+    with Meeting(asking.pool, clients.pool, "john") as met:
+        met.server.account_this("pages", "job 7").interim(5)
+        eventually(lambda: len(records(own)) == 3)
+        asking.stop(kill=True)
+    asking.start()
+    eventually(lambda: len(records(own)) == 5)
+    works(asking, clients)
+    eventually(lambda: len(records(own)) == 7)
+    (session,) = [one for one in records(own, "session")[:-2] if one["event"] == "Stop"]
+    (pages,) = [one for one in records(own, "pages") if one["event"] == "Stop"]
+    assert (session["cause"], session["user"]) == ("NAS-Reboot", "john@example.com")
+    assert (pages["cause"], pages["out"]) == ("NAS-Reboot", "5")
+    assert session["id"] == records(own, "session")[0]["id"] and pages["id"] == records(own, "pages")[0]["id"]
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 512 KiB."""

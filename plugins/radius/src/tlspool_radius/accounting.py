@@ -35,6 +35,7 @@ _REMOTE: Final = 3  # Acct-Authentic: not by RADIUS, but by the TLS handshake
 _PAUSE: Final = (0.2, 30.0)  # seconds: the first, and the longest
 _LAST: Final = 3.0  # seconds for the record that is on its way when we stop; the pool gives plugins five
 _LOOK: Final = 1.0  # seconds until we look again for what other processes have added, or whether they have gone
+_DEAD: Final = 10.0  # seconds until we look again whether a process has died
 _MOST_CLASSES: Final = 2500  # bytes of Class in one record, so that it fits a packet
 _MOST_BYTES: Final = 4096 - 20 - 6  # of attributes: without the header, and Acct-Delay-Time
 
@@ -102,6 +103,7 @@ class Courier:
         self._ledger = ledger
         self._servers = servers
         self._stopping = asyncio.Event()
+        self._looked = -_DEAD  # for processes that have died, by the monotonic clock
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
@@ -125,6 +127,7 @@ class Courier:
                 if not await self._ledger.mine():
                     await self._pause(_LOOK)
                     continue
+                await self._stop_orphans()
                 await self._deliver()
                 pause = _PAUSE[0]
             except (NoAnswer, LedgerError) as error:
@@ -134,6 +137,16 @@ class Courier:
             except Exception:  # a fault of ours must not end all accounting
                 log.exception("accounting waits")
                 await self._pause(_PAUSE[1])
+
+    async def _stop_orphans(self) -> None:
+        if time.monotonic() < self._looked + _DEAD:
+            return
+        self._looked = time.monotonic()
+        try:
+            if stopped := await self._ledger.stop_orphans():
+                log.warning("accounting is stopped for %d things that a process of the pool had open when it died", stopped)
+        except LedgerError as error:  # the disk may be full, and what is delivered makes space
+            log.warning("what processes that died had open is stopped later: %s", error)
 
     async def _deliver(self) -> None:
         """All that is there, then wait for more. Raises NoAnswer or LedgerError."""

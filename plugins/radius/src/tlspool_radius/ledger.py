@@ -16,6 +16,8 @@ and stay until there is space if the disk is full.  The mark names its record, n
 brought back from a backup is sent rather than lost.  What a loss of power may undo is sent again, with the same Acct-Session-Id,
 Acct-Status-Type and Event-Timestamp, by which servers know it.
 
+What is open, started and not stopped, is kept with the process that it belongs to, so that it is stopped if that dies (see `orphans`).
+
 All work on the file is done in one thread of our own.
 """
 
@@ -36,6 +38,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from tlspool_radius.attributes import Attributes
+from tlspool_radius.orphans import is_alive, new_owner, stop_of
 
 T = TypeVar("T")
 
@@ -44,11 +47,13 @@ CREATE TABLE IF NOT EXISTS queue(
     id INTEGER PRIMARY KEY AUTOINCREMENT, record TEXT NOT NULL, taken REAL NOT NULL, attributes TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS taken(record TEXT PRIMARY KEY, sequence INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS taken_at ON taken(at);
+CREATE TABLE IF NOT EXISTS open(record TEXT PRIMARY KEY, owner INTEGER NOT NULL, attributes TEXT NOT NULL) WITHOUT ROWID;
 """
 _REMEMBERED: Final = 3600.0  # seconds
 _BATCH: Final = 64  # records read ahead
 _MOST_AT_ONCE: Final = 10_000  # records in memory that wait for the disk
 _MARK: Final = 256  # bytes
+_LAST: Final = 1 << 62  # sequence of a stop that we make ourselves
 
 
 class LedgerError(Exception):
@@ -87,6 +92,8 @@ class Ledger:
         self._new: list[_New] = []
         self._writer: asyncio.Task[None] | None = None
         self._lock = -1
+        self._owner = 0
+        self._seen = 0.0  # when the pool was alive, as far as we know
         self._mine = False
         self._acknowledged = self._removed = 0  # numbers, up to which it is done
         self.added = asyncio.Event()
@@ -108,6 +115,7 @@ class Ledger:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))  # names of users are in it
         self._adding, self._removing = (self._connect(how) for how in ("FULL", "NORMAL"))
         self._lock = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._owner = new_owner(self._lock)
 
     def _connect(self, synchronous: str) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=5, check_same_thread=False, isolation_level=None)
@@ -188,6 +196,10 @@ class Ledger:
             value = json.dumps([[code, content.hex()] for code, content in one.attributes])
             connection.execute("INSERT INTO queue(record, taken, attributes) VALUES(?, ?, ?)", (one.record, now, value))
             connection.execute("INSERT OR REPLACE INTO taken VALUES(?, ?, ?)", (one.record, one.sequence, now))
+            if one.final:
+                connection.execute("DELETE FROM open WHERE record = ?", (one.record,))
+            else:
+                connection.execute("INSERT OR REPLACE INTO open VALUES(?, ?, ?)", (one.record, self._owner, value))
 
     # --- delivering them -----------------------------------------------------------------------------------------------------
 
@@ -202,6 +214,7 @@ class Ledger:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        self._seen = os.fstat(self._lock).st_mtime  # before we write into it
         self._acknowledged = self._read_mark()
         if not self._acknowledged:
             self._write_mark(b"")  # from now on it has its space on the disk
@@ -221,6 +234,22 @@ class Ledger:
         sql = "SELECT id FROM queue WHERE id = ? AND record = ? AND taken = ?"
         row = self._removing.execute(sql, (number, record, taken)).fetchone()
         return row[0] if row else 0
+
+    async def stop_orphans(self) -> int:
+        """Stop what processes that have died had open; how much that was. Only for the one that delivers. Raises LedgerError."""
+        orphans = await self._run(self._orphans)
+        for record, last in orphans:
+            await self.add(record, _LAST, stop_of(_attributes(last), self._seen), final=True)
+        await self._run(lambda: os.utime(self._lock))
+        self._seen = time.time()
+        return len(orphans)
+
+    def _orphans(self) -> list[tuple[str, str]]:
+        """Records, and what was told last of them."""
+        owners = [row[0] for row in self._removing.execute("SELECT DISTINCT owner FROM open")]
+        dead = [owner for owner in owners if owner != self._owner and not is_alive(self._lock, owner)]
+        sql = "SELECT record, attributes FROM open WHERE owner = ?"
+        return [row for owner in dead for row in self._removing.execute(sql, (owner,))]
 
     async def first(self) -> list[Entry]:
         """The oldest records that no server has acknowledged, in order. Raises LedgerError."""
