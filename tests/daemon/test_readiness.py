@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 
-from tlspool_core.pool.readiness import Readiness, event_loop
+from tlspool_core.pool.readiness import PoolLoop, Readiness
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_a_busy_loop_sees_its_descriptors_too(pair: Pair) -> None:
         assert seen.done()
         return seen.result()
 
-    with asyncio.Runner(loop_factory=event_loop) as runner:
+    with asyncio.Runner(loop_factory=PoolLoop) as runner:
         assert runner.run(run()) == b"seen"
 
 
@@ -137,5 +137,126 @@ def test_timers_are_never_early() -> None:
             late.append(loop.time() - begin - wait)
         return late
 
-    with asyncio.Runner(loop_factory=event_loop) as runner:
+    with asyncio.Runner(loop_factory=PoolLoop) as runner:
         assert min(runner.run(run())) >= -1e-6
+
+
+# --- callbacks ----------------------------------------------------------------------------------------------------------------
+
+
+def turns(work: Callable[[PoolLoop, asyncio.Event], None]) -> None:
+    """Run the daemon's loop until `work` has set its event, for at most a while."""
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, PoolLoop)
+        done = asyncio.Event()
+        work(loop, done)
+        await asyncio.wait_for(done.wait(), 30)
+
+    with asyncio.Runner(loop_factory=PoolLoop) as runner:
+        runner.run(run())
+
+
+def test_one_descriptor_may_have_a_reader_and_a_writer(pair: Pair) -> None:
+    ours, theirs = pair
+    seen = []
+
+    def work(loop: PoolLoop, done: asyncio.Event) -> None:
+        def written(word: str) -> None:
+            seen.append(word)
+            assert loop.remove_writer(ours)
+            assert not loop.remove_writer(ours.fileno())
+            theirs.send(b"x")
+
+        def read() -> None:
+            seen.append(ours.recv(10).decode())
+            assert loop.remove_reader(ours)
+            done.set()
+
+        loop.add_reader(ours, read)
+        loop.add_writer(ours.fileno(), written, "writable")
+
+    turns(work)
+    assert seen == ["writable", "x"]
+
+
+def test_the_last_callback_counts(pair: Pair) -> None:
+    ours, theirs = pair
+    seen = []
+
+    def work(loop: PoolLoop, done: asyncio.Event) -> None:
+        loop.add_reader(ours, seen.append, "first")
+        loop.add_reader(ours, lambda: (seen.append("second"), loop.remove_reader(ours), done.set()))
+        theirs.send(b"x")
+
+    turns(work)
+    assert seen == ["second"]
+
+
+def test_a_callback_that_fails_is_logged_and_concerns_nobody_else(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    ours, theirs = pair
+    other, far = socket.socketpair()
+
+    def work(loop: PoolLoop, done: asyncio.Event) -> None:
+        def fails() -> None:
+            loop.remove_reader(ours)
+            raise RuntimeError("this one")
+
+        loop.add_reader(ours, fails)
+        theirs.send(b"x")
+        loop.add_reader(other, lambda: (loop.remove_reader(other), done.set()))
+        loop.call_later(0.01, far.send, b"x")
+
+    with other, far:
+        turns(work)
+    assert "this one" in caplog.text
+
+
+def test_what_a_callback_ends_is_not_called(pair: Pair) -> None:
+    """The first of two that are ready at the same time ends the other, and its own writer."""
+    ours, theirs = pair
+    other, far = socket.socketpair()
+    called = []
+
+    def work(loop: PoolLoop, done: asyncio.Event) -> None:
+        def first(name: str) -> None:
+            called.append(name)
+            for each in (ours, other):
+                loop.remove_reader(each)
+                loop.remove_writer(each)
+            done.set()
+
+        for each, name in ((ours, "ours"), (other, "other")):
+            loop.add_reader(each, first, name)
+            loop.add_writer(each, first, f"{name}, writing")
+        theirs.send(b"x")
+        far.send(b"x")
+
+    with other, far:
+        turns(work)
+    assert len(called) == 1
+
+
+def test_the_loops_own_coroutines_work_beside_them(pair: Pair) -> None:
+    ours, theirs = pair
+    theirs.setblocking(False)
+
+    async def run() -> bytes:
+        loop = asyncio.get_running_loop()
+        receiving = asyncio.create_task(loop.sock_recv(ours, 10))
+        await asyncio.sleep(0)
+        await loop.sock_sendall(theirs, b"x")
+        return await receiving
+
+    with asyncio.Runner(loop_factory=PoolLoop) as runner:
+        assert runner.run(run()) == b"x"
+
+
+def test_a_descriptor_has_one_way_to_be_watched(selector: Readiness, pair: Pair) -> None:
+    ours, _ = pair
+    selector.call_reader(ours.fileno(), (print, ()))
+    with pytest.raises(KeyError):
+        selector.register(ours, EVENT_READ)
+    assert selector.call_reader(ours.fileno(), None)
+    selector.register(ours, EVENT_READ)

@@ -15,6 +15,7 @@ import pytest
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool.linger import close_lingering
+from tlspool_core.pool.readiness import PoolLoop
 from tlspool_core.pool.relay import Relay
 from tlspool_core.testing.peers import Answers, Pair, TicketBox, software_credential
 from tlspool_core.tls.connection import TlsConnection
@@ -121,7 +122,7 @@ class Bench:
     """Makes cases on one event loop and runs coroutines on it; threads do the blocking ends."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = PoolLoop()  # as in the daemon
         self.threads = ThreadPoolExecutor(8)
         self._sockets: list[socket.socket] = []
 

@@ -36,7 +36,7 @@ from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.mesh import Mesh
 from tlspool_core.pool.plugins import PluginSet
-from tlspool_core.pool.readiness import event_loop
+from tlspool_core.pool.readiness import PoolLoop
 from tlspool_core.pool.status import StatusServer
 from tlspool_core.pool.supervisor import Supervisor
 from tlspool_core.pool.tickets import Seed
@@ -159,6 +159,8 @@ class Daemon:
         self._acceptor.limits = config.limits
         logs.set_up(config.log)
         fixed = [key for key in _RESTART_ONLY if getattr(config, key) != getattr(self._config, key)]
+        if config.aaa.settings != self._config.aaa.settings:
+            fixed.append("aaa.NAME")
         if fixed:
             say(log, logging.WARNING, "some changes need a restart", sections=",".join(fixed))
         self._config = config
@@ -259,7 +261,7 @@ def serve(path: Path | None) -> int:
 
 def _run(daemon: Daemon) -> None:
     """Raises what `Daemon.run` raises."""
-    with asyncio.Runner(loop_factory=event_loop) as runner:
+    with asyncio.Runner(loop_factory=PoolLoop) as runner:
         runner.run(daemon.run())
 
 

@@ -1,44 +1,107 @@
-"""How the daemon's event loop asks the kernel which descriptors are ready: epoll(7), with little on top.
+"""The daemon's event loop: asyncio's, which learns from epoll(7) what is ready with little on top.
 
 Theory of operation
 -------------------
-asyncio brings its own selector, which serves all kinds of file objects and costs a dozen calls to watch a descriptor or to stop it; a
-session does that several times.  This one keeps a table by number, and does the same in a few.
+A session watches descriptors and stops to watch them several times, and each of its messages begins with a descriptor that became
+ready.  asyncio spends a dozen calls on each of these, for all kinds of file objects, selectors and uses.  Here `add_reader` and its
+like enter a callback into a table by the descriptor's number, and `select` calls it right where epoll has told of it.  What asyncio
+watches for itself (its own socket coroutines, transports, its pipe for signals) goes its usual way through the same selector.
 
-It also looks less often.  When handles wait to be run, the loop asks for what is ready without waiting (a time-out of 0), although
+The loop also looks less often.  When handles wait to be run, it asks for what is ready without waiting (a time-out of 0), although
 most of these handles are the next step of what it has just begun: a new task, or a task whose answer has come.  So a few such
 questions in a row are answered with "nothing yet" and without the kernel; descriptors that became ready meanwhile are seen one step
 later, and never later than after `_PASSES` of them.
+
+A descriptor that was closed and opened anew while others were served may be told of once without being ready: callbacks read and write
+without blocking, so that costs them nothing.  A callback that fails is logged, and concerns nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import selectors
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
 from typing import Any, Final
 
+log = logging.getLogger("tlspool.daemon")
+
 _PASSES: Final = 4
 _MOST: Final = 256  # descriptors told of at a time; the kernel lets all have their turn
-_MASKS: Final = (0, select.EPOLLIN, select.EPOLLOUT, select.EPOLLIN | select.EPOLLOUT)
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+_MASKS: Final = (0, _IN, _OUT, _IN | _OUT)
+
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+class _Watch:
+    """What is to be called for one descriptor."""
+
+    __slots__ = ("events", "reader", "writer")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.reader: Call | None = None
+        self.writer: Call | None = None
 
 
 class Readiness(selectors.BaseSelector):
-    """A selector over epoll, for descriptors that are numbers or have a `fileno()`."""
+    """A selector over epoll for descriptors that are numbers or have a `fileno()`, which calls some callbacks itself."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._keys: dict[int, SelectorKey] = {}
+        self._watched: dict[int, _Watch] = {}
         self._passed = 0
 
-    # --- what is watched -----------------------------------------------------------------------------------------------------
+    # --- callbacks -----------------------------------------------------------------------------------------------------------
+
+    def call_reader(self, fd: int, call: Call | None) -> bool:
+        """Have this called whenever the descriptor can be read, None: nothing any more. Whether there was one before."""
+        watch = self._watched.get(fd)
+        if watch is None:
+            watch = _Watch()
+        had, watch.reader = watch.reader is not None, call
+        self._watch(fd, watch, watch.events & ~_IN if call is None else watch.events | _IN)
+        return had
+
+    def call_writer(self, fd: int, call: Call | None) -> bool:
+        """The same for writing."""
+        watch = self._watched.get(fd)
+        if watch is None:
+            watch = _Watch()
+        had, watch.writer = watch.writer is not None, call
+        self._watch(fd, watch, watch.events & ~_OUT if call is None else watch.events | _OUT)
+        return had
+
+    def _watch(self, fd: int, watch: _Watch, events: int) -> None:
+        before, watch.events = watch.events, events
+        if events == before:
+            return
+        if not before:
+            self._epoll.register(fd, events)
+            self._watched[fd] = watch
+        elif events:
+            self._epoll.modify(fd, events)
+        else:
+            del self._watched[fd]
+            self._forget(fd)
+
+    def _forget(self, fd: int) -> None:
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            return  # it is closed, so the kernel has forgotten it
+
+    # --- what asyncio watches for itself -------------------------------------------------------------------------------------
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:
         """Watch a descriptor. Raises KeyError if it is watched already, OSError if the kernel cannot."""
         fd = fileobj if type(fileobj) is int else fileobj.fileno()
-        if fd in self._keys:
+        if fd in self._keys or fd in self._watched:
             raise KeyError(f"descriptor {fd} is registered already")
         self._epoll.register(fd, _MASKS[events])
         key = self._keys[fd] = SelectorKey(fileobj, fd, events, data)
@@ -56,10 +119,7 @@ class Readiness(selectors.BaseSelector):
         """Watch a descriptor no more. Raises KeyError if it is not watched."""
         key = self.get_key(fileobj)
         del self._keys[key.fd]
-        try:  # noqa: SIM105 - a context manager costs more than all of this
-            self._epoll.unregister(key.fd)
-        except OSError:
-            pass  # it is closed, so the kernel has forgotten it
+        self._forget(key.fd)
         return key
 
     def get_key(self, fileobj: Any) -> SelectorKey:
@@ -75,13 +135,13 @@ class Readiness(selectors.BaseSelector):
         raise KeyError(f"{fileobj!r} is not registered")
 
     def get_map(self) -> Mapping[Any, SelectorKey]:
-        """All that is watched, by number."""
+        """All that is registered, by number."""
         return self._keys
 
     # --- what is ready -------------------------------------------------------------------------------------------------------
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        """What is ready, after waiting for it up to `timeout` seconds (None: for ever)."""
+        """Wait up to `timeout` seconds (None: for ever), call the callbacks of what is ready, and return the rest of it."""
         if timeout is None:
             wait = -1.0
         elif timeout > 0:
@@ -92,21 +152,53 @@ class Readiness(selectors.BaseSelector):
         else:
             wait = 0.0
         self._passed = 0
-        keys = self._keys
-        ready = []
+        watched, ready = self._watched, []
         for fd, event in self._epoll.poll(wait, _MOST):
-            key = keys.get(fd)
-            if key is not None:
-                # anything else (a hang-up, an error) is for whoever watches, of either kind
-                found = (EVENT_READ if event & ~select.EPOLLOUT else 0) | (EVENT_WRITE if event & ~select.EPOLLIN else 0)
+            # anything but the other kind (a hang-up, an error) is for whoever watches, of either kind
+            watch = watched.get(fd)
+            if watch is not None:
+                if event & ~_OUT and watch.reader is not None:
+                    _call(watch.reader)
+                if event & ~_IN and watch.writer is not None:  # the reader may have ended that
+                    _call(watch.writer)
+            elif (key := self._keys.get(fd)) is not None:
+                found = (EVENT_READ if event & ~_OUT else 0) | (EVENT_WRITE if event & ~_IN else 0)
                 ready.append((key, found & key.events))
         return ready
 
     def close(self) -> None:
         self._epoll.close()
         self._keys.clear()
+        self._watched.clear()
 
 
-def event_loop() -> asyncio.AbstractEventLoop:
-    """The daemon's event loop; to be given to `asyncio.Runner`."""
-    return asyncio.SelectorEventLoop(Readiness())
+def _call(call: Call) -> None:
+    callback, arguments = call
+    try:
+        callback(*arguments)
+    except Exception:
+        log.exception("fault in a callback")
+
+
+class PoolLoop(asyncio.SelectorEventLoop):
+    """The daemon's event loop. A descriptor given to `add_reader` or `add_writer` is not for the loop's socket coroutines."""
+
+    def __init__(self) -> None:
+        self._readiness = Readiness()
+        super().__init__(self._readiness)
+
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+        """Call `callback(*args)` whenever `fd`, a number or what has a `fileno()`, can be read; in no particular context."""
+        self._readiness.call_reader(fd if type(fd) is int else fd.fileno(), (callback, args))
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Stop that, before the descriptor is closed; whether there was something to stop."""
+        return self._readiness.call_reader(fd if type(fd) is int else fd.fileno(), None)
+
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+        """As `add_reader`, for writing."""
+        self._readiness.call_writer(fd if type(fd) is int else fd.fileno(), (callback, args))
+
+    def remove_writer(self, fd: Any) -> bool:
+        """As `remove_reader`, for writing."""
+        return self._readiness.call_writer(fd if type(fd) is int else fd.fileno(), None)
