@@ -128,6 +128,7 @@ def test_everything_arrives() -> None:
         ("[onthefly]\ngroups = ['root', 'no-such']\n", "x.toml:2: onthefly.groups: there is no group 'no-such'"),
         ("[onthefly]\nusers = ['4294967295']\n", "x.toml:2: onthefly.users: 4294967295 is no user's number"),
         ("[onthefly]\nuids = []\n", "x.toml:2: onthefly.uids: unknown key"),
+        ("[pin_desk]\nusers = ['no-such-user']\n", "x.toml:2: pin_desk.users: there is no user 'no-such-user'"),
         ("[limits\n", "x.toml: Expected"),
     ],
 )

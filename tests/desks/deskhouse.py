@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tlspool_core.client import Session
+from tlspool_core.client import ErrorCode, PoolError, Session
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import LocalCredential, LocalIdentity, Role, TrustRecord
 from tlspool_core.registry import Registry
@@ -147,6 +147,32 @@ class House:
         )
         self.links += [outcome for outcome in outcomes if isinstance(outcome, Session)]
         return outcomes
+
+    def as_user(self, uid: int, groups: list[int], work: Callable[[str], None]) -> Callable[[], str]:
+        """Have a process of another user work with the pool; gives what waits for its end, and the name of the error that it met."""
+        self.path.chmod(0o666)
+        self.path.parent.chmod(0o711)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:  # the directories above the pool's are not everybody's, but a working directory needs no way to it
+            os.chdir(self.path.parent)
+            os.setgroups(groups)
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            try:
+                work(self.path.name)
+            except PoolError as error:
+                os.write(write, ErrorCode(error.code).name.encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+
+        def outcome() -> str:
+            os.waitpid(child, 0)
+            with os.fdopen(read) as told:
+                return told.read()
+
+        return outcome
 
     def close(self) -> None:
         for link in self.links:

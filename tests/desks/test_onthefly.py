@@ -75,40 +75,26 @@ def test_not_without_the_flag_nor_without_an_issuing_key(houses: Callable[..., H
 def as_user(house: House, uid: int, groups: list[int], wishes: dict[str, Any]) -> str:
     """What STARTTLS as a client comes to in a process of another user: the name of an error, or whom the server saw."""
     ends = socket.socketpair()
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:  # the directories above the pool's are not everybody's, but a working directory needs no way to it
-        os.chdir(house.path.parent)
-        os.setgroups(groups)
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        try:
-            with Pool(house.path.name) as pool:
-                pool.starttls_client(ends[1], remoteid="www.example.com", timeout=10, **wishes).close()
-                os.write(write, b"served")
-        except PoolError as error:
-            os.write(write, ErrorCode(error.code).name.encode())
-        finally:
-            os._exit(0)
-    os.close(write)
+
+    def connect(path: str) -> None:
+        with Pool(path) as pool:
+            pool.starttls_client(ends[1], remoteid="www.example.com", timeout=10, **wishes).close()
+
+    outcome = house.as_user(uid, groups, connect)
     ends[1].close()
     try:
         with house.pool.starttls_server(ends[0], localid="www.example.com", timeout=10) as session:
             seen = session.remoteid
     except PoolError as error:
         seen = ErrorCode(error.code).name
-    os.waitpid(child, 0)
-    with os.fdopen(read) as told:
-        outcome = told.read()
-    return seen if outcome == "served" else outcome
+    refused = outcome()
+    return refused or seen
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_only_applications_of_permitted_users_and_groups(houses: Callable[..., House]) -> None:
     daemon, games, nobody = 1, 60, 65534
     house = houses(issuing=True, extra=f'[onthefly]\nusers = ["{daemon}"]\ngroups = ["{games}"]\n')
-    house.path.chmod(0o666)
-    house.path.parent.chmod(0o711)
     wishes = {"localid": GUEST, "flags": ONTHEFLY}
     assert as_user(house, daemon, [], wishes) == GUEST
     assert as_user(house, nobody, [], wishes) == "ONTHEFLY_NOT_YOURS"
@@ -126,8 +112,6 @@ def test_a_desk_permits_nobody_either(houses: Callable[..., House]) -> None:
             return
 
     house = houses(issuing=True)
-    house.path.chmod(0o666)
-    house.path.parent.chmod(0o711)
     with IdentityDesk(house.path) as desk:
         desk.register()
         eventually(lambda: "desk registered" in house.daemon.text)

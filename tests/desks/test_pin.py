@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -219,6 +220,32 @@ def test_two_desks_at_once(house: House) -> None:
     assert caught.value.code == ErrorCode.PINENTRY_NOT_VACANT
     first.link.close()
     eventually(lambda: Desk(house).registered(house, 2))
+
+
+@needs_token
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_who_may_answer(houses: Callable[..., House]) -> None:
+    """Wrong answers use up a token's tries."""
+    daemon, games, nobody = 1, 60, 65534
+    house = houses(token=True, extra=f'[pin_desk]\nusers = ["{daemon}"]\ngroups = ["{games}"]\n')
+
+    def serve(path: str) -> None:
+        with PinDesk(path) as desk:
+            for request in desk:
+                request.answer(PIN)
+                return
+
+    def register(path: str) -> None:
+        with PinDesk(path) as desk:
+            desk.register()
+
+    assert house.as_user(nobody, [], serve)() == "PINENTRY_NOT_YOURS"
+    ended = house.as_user(daemon, [], serve)
+    eventually(lambda: "desk registered" in house.daemon.text)
+    assert good(house.connect({"localid": JOHN}))
+    assert ended() == ""
+    assert house.as_user(nobody, [games], register)() == ""
+    eventually(lambda: house.daemon.text.count("desk registered") == 2)
 
 
 @needs_token

@@ -21,7 +21,7 @@ from typing import Any
 from tlspool_core.policy.demands import DEFAULT_EXPRESSION
 from tlspool_core.policy.expression import InvalidExpression, check_expression
 from tlspool_core.policy.levels import LENIENT, STRICT, SecurityLevel
-from tlspool_core.pool.onthefly import OntheflyConfig, onthefly
+from tlspool_core.pool.permissions import Permitted, permitted
 from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
 from tlspool_core.tls.enums import SYMMETRY, ExtensionType
 from tlspool_core.tls.padding import MAX_MULTIPLE, POWERS, Padding
@@ -196,7 +196,8 @@ class PoolConfig:
     services: Mapping[str, ServiceConfig] = field(default_factory=dict)
     tickets: TicketConfig = TicketConfig()
     symmetric: SymmetricConfig = SymmetricConfig()
-    onthefly: OntheflyConfig = field(default_factory=OntheflyConfig)
+    onthefly: Permitted = field(default_factory=Permitted)
+    pin_desk: Permitted = field(default_factory=Permitted)
     status: SocketConfig | None = None
 
     @property
@@ -424,7 +425,8 @@ def _build(root: Table, name: str) -> PoolConfig:
         services={name: _service(table) for name, table in root.table("service").named().items()},
         tickets=_tickets(root.table("tickets")),
         symmetric=_symmetric(root.table("symmetric")),
-        onthefly=onthefly(root.table("onthefly")),
+        onthefly=permitted(root.table("onthefly")),
+        pin_desk=permitted(root.table("pin_desk")),
         status=_status(root, sockets[0]),
     )
     root.finish()

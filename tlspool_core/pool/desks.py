@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-A program that registers (PINENTRY with an empty pin, LIDENTRY_REGISTER) takes a seat and gets no answer: its request stays open, and
-every question is a callback of it.  The seat is free again when the program's connection ends, or once it has let a question
-pass unanswered and another program wants to sit there.  Each seat is asked one question at a time; others wait in line.  Whatever goes
-wrong at a desk means that no answer was given, and never more than that.
+A program that registers (PINENTRY with an empty pin, LIDENTRY_REGISTER) takes a seat and gets no answer: its request stays open,
+and every question is a callback of it.  Who may answer for PINs is configured; for identities, see `desks_identity`.  The seat is
+free again when the program's connection ends, or once it has let a question pass unanswered and another program wants to sit there.
+Each seat is asked one question at a time; others wait in line.  Whatever goes wrong at a desk means that no answer was given, and
+never more than that.
 
 Waiting for a person is no fault of whoever waits: limits on handshakes and plugins that are set by the pool itself, and not by an
 application, stand still meanwhile (`person_time`); the desk has a limit of its own.
@@ -127,9 +128,12 @@ class Desks:
     # --- seats ---------------------------------------------------------------------------------------------------------------
 
     async def register(self, client: Client, exchange: Exchange) -> None:
-        """Have a program take its seat. Raises WireError if another has it."""
+        """Have a program take its seat. Raises WireError if another has it, or if this one may not."""
         request = exchange.request
         assert isinstance(request, PinEntry | LidentryRegister)
+        process = client.process
+        if isinstance(request, PinEntry) and not self._pool.config.pin_desk.permits(process.uid, process.groups):
+            raise WireError(ErrorCode.PINENTRY_NOT_YOURS)
         await self._ask_whether_taken(request)
         if not exchange.open:
             return
@@ -138,7 +142,7 @@ class Desks:
         else:
             seat, patience = self.identities, request.timeout or _IDENTITY_TIME
         seat.take(Holder(client, exchange, min(patience, _LONGEST)))
-        say(log, logging.INFO, "desk registered", command=request.command.name, uid=client.process.uid, pid=client.process.pid)
+        say(log, logging.INFO, "desk registered", command=request.command.name, uid=process.uid, pid=process.pid)
 
     async def _ask_whether_taken(self, request: PinEntry | LidentryRegister) -> None:
         """Raises WireError if a desk of this kind is registered with another worker."""

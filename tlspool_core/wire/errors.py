@@ -73,6 +73,7 @@ class ErrorCode(IntEnum):
     LIDENTRY_TIMEOUT = BASE + 48
     ROLES_UNSUITABLE = BASE + 49
     ONTHEFLY_NOT_YOURS = BASE + 50
+    PINENTRY_NOT_YOURS = BASE + 51
 
 
 _C = ErrorCode
@@ -192,6 +193,10 @@ _TEXTS: Final[dict[ErrorCode, tuple[str, str]]] = {
     _C.ONTHEFLY_NOT_YOURS: (
         "No credential is made on the fly for this application",
         "Name its user, or a group of that user, under [onthefly] in the pool's configuration.",
+    ),
+    _C.PINENTRY_NOT_YOURS: (
+        "This program may not answer PIN requests",
+        "Name its user, or a group of that user, under [pin_desk] in the pool's configuration.",
     ),
 }
 

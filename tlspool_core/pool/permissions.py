@@ -1,13 +1,15 @@
-"""Which applications may have credentials made for them on the fly.
+"""Which applications may do what reaching the socket alone does not permit.
 
 Theory of operation
 -------------------
-Under an issuing key an application can be whoever it names, so reaching the socket is not enough.  Root and the user that the pool runs
-as need no permission: the one can become any user, the other holds the key.  All others are refused unless `[onthefly]` names
-their user, or a group that they were in when they connected to the pool.
+Two things are for few applications: to have credentials made on the fly, since under an issuing key an application can be whoever it names
+(`[onthefly]`); and to answer questions for PINs, since wrong answers use up a token's tries (`[pin_desk]`).  Root and the user that the
+pool runs as need no permission: the one can become any user, the other holds keys and PINs.  All others are refused unless the section
+names their user, or a group that they were in when they connected to the pool.
 
-The kernel vouches for user and groups (SO_PEERCRED, SO_PEERGROUPS; see `accept`).  A session is asked about once before its handshake, and
-again where a desk decides in its midst that the credential is to be made; a reload of the configuration holds from the next session on.
+The kernel vouches for user and groups (SO_PEERCRED, SO_PEERGROUPS; see `accept`).  A session is asked about before its handshake, and again
+where a desk decides in its midst that the credential is to be made; a desk when it registers.  A reload of the configuration holds for
+what comes after it.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ _HIGHEST = 2**32 - 2  # the number above it means "unchanged" to the kernel
 
 
 @dataclass(frozen=True, slots=True)
-class OntheflyConfig:
-    """Numbers of users and groups whose applications may have credentials on the fly, beside root and the pool's own user."""
+class Permitted:
+    """Numbers of users and groups whose applications may, beside root and the pool's own user."""
 
     uids: frozenset[int] = frozenset()
     gids: frozenset[int] = frozenset()
@@ -35,9 +37,9 @@ class OntheflyConfig:
         return uid in (0, os.geteuid()) or uid in self.uids or not self.gids.isdisjoint(groups)
 
 
-def onthefly(table: Table) -> OntheflyConfig:
-    """Section [onthefly]. Raises ConfigurationError; also for a name that is not known, so that no misspelt one permits nobody."""
-    made = OntheflyConfig(
+def permitted(table: Table) -> Permitted:
+    """A section with `users` and `groups`. Raises ConfigurationError; also for a name that is not known: it would permit nobody."""
+    made = Permitted(
         uids=_numbers(table, "users", "user", lambda name: pwd.getpwnam(name).pw_uid),
         gids=_numbers(table, "groups", "group", lambda name: grp.getgrnam(name).gr_gid),
     )
