@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tlspool_core.client import ErrorCode, InfoKind, PoolError, Session, StartTlsFlags
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces import LocalCredential, LocalIdentity, Role
+from tlspool_core.interfaces import ConfigBackend, LocalCredential, LocalIdentity, Role
 from tlspool_core.registry import Registry
 
 SERVER, CLIENT = "www.example.com", "john@example.com"
@@ -125,6 +127,17 @@ def world(tmp_path_factory: pytest.TempPathFactory, module_daemons: Callable[...
     return World(tmp_path_factory.mktemp("world"), module_daemons)
 
 
+@contextmanager
+def databases_of(world: World) -> Iterator[ConfigBackend]:
+    """The pool's databases, opened by this process beside it."""
+    backend = world.registry.config_backends["lmdb"]
+    backend.open({"path": str(world.home / "db")})
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
 # --- the pool as server ------------------------------------------------------------------------------------------------------------
 
 
@@ -184,6 +197,36 @@ def curl(world: World, port: int, *arguments: str, host: str = SERVER) -> tuple[
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def test_a_change_of_the_databases_counts_for_the_next_handshake(world: World, web: Callable[..., Web]) -> None:
+    """The pool keeps what it has read and derived, and must not go by it when another process has changed what it came from."""
+    site = web(flags=StartTlsFlags.IGNORE_REMOTEID)
+    reached = []
+
+    def put(entry: LocalIdentity | None) -> None:
+        with backend.write() as databases:
+            databases.put_localid(entry) if entry is not None else databases.delete_localid(before.identity)
+        reached.append(curl(world, site.port)[0] == 0)
+
+    with databases_of(world) as backend:
+        with backend.read() as reader:
+            before = reader.localid(DoNAI.parse(SERVER))
+        assert before is not None
+        try:
+            for _ in range(2):
+                put(before)
+                put(replace(before, expression="0"))
+                put(before)
+                put(replace(before, allowed_uids=(54321,)))
+                put(None)
+                put(replace(before, credentials=()))
+        finally:
+            put(before)
+    assert reached == [True, False, True, False, False, False] * 2 + [True]
+    eventually(lambda: len(site.errors) == 8)
+    codes = [ErrorCode.REMOTEID_REFUSED, ErrorCode.LOCALID_NOT_YOURS, ErrorCode.LOCALID_NOT_FOUND]
+    assert [error.code for error in site.errors[:3]] == codes
 
 
 @pytest.mark.parametrize("version", ["1.3", "1.2"])
