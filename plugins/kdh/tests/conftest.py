@@ -91,7 +91,10 @@ def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
         "addprinc -randkey john",
         "addprinc -randkey anna\\@kdh.example",
         "addprinc -pw sesame mary",
-        f"ktadd -k {directory}/services.keytab http/web.kdh.example imap/web.kdh.example imap/mail.kdh.example HTTP/old.kdh.example",
+        "addprinc -pw cache carl",
+        "addprinc -randkey http/both.kdh.example",
+        f"ktadd -k {directory}/services.keytab http/web.kdh.example imap/web.kdh.example imap/mail.kdh.example",
+        f"ktadd -k {directory}/services.keytab HTTP/old.kdh.example http/both.kdh.example",
         f"ktadd -k {directory}/users.keytab john anna\\@kdh.example",
         *trust,
     )

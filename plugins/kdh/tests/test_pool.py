@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key, load_pem_private_key
 from kdh_helpers import service_key, source
 from kdh_peer import AlertCame, Client, Server, SessionKey
 from tlspool_kdh.tickets import Principal
 from tlspool_kdh.wallet import Tickets
 
+from demo.authority import Authority
 from tlspool_core.client import InfoKind, Pool, PoolError
 
 WEB, MAIL, JOHN, MARY = "web.kdh.example", "mail.kdh.example", "john@kdh.example", "mary@kdh.example"
 FAR, OLGA, ANNA, DEAD = "web.other.example", "olga@other.example", "anna@kdh.example", "mary@dead.example"
+CARL, BOTH = "carl@kdh.example", "both.kdh.example"
 PIN = "123456"
 SOFTHSM = next(
     (path for path in map(Path, ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so")) if path.exists()), None
@@ -68,11 +72,14 @@ class World:
     def _fill(self, realm: Any) -> None:
         if SOFTHSM is not None:
             self._fill_token()
-        for service in (WEB, MAIL, FAR):
+            self._certify()
+        for service in (WEB, MAIL, FAR, BOTH):
             self.local(service, "server", keytab=realm.services)
         self.local(JOHN, "both", principal="john@KDH.EXAMPLE", keytab=realm.users)
         self.local(ANNA, "both", keytab=realm.users)
         self.local(OLGA, "both", keytab=realm.users)
+        realm.kinit(f"FILE:{self.home}/ccache", "carl", "cache")
+        self.local(CARL, "client", ccache=f"FILE:{self.home}/ccache")
         for mary in (MARY, DEAD):
             self.local(mary, "both", key="pkcs11:token=realm;object=kerberos;type=data")
 
@@ -85,6 +92,18 @@ class World:
         (self.home / "password").write_bytes(b"sesame")
         tool = ("pkcs11-tool", "--module", str(SOFTHSM), "--token-label", "realm", "--login", "--pin", PIN)
         self._run(*tool, "--write-object", f"{self.home}/password", "--type", "data", "--private", "--label", "kerberos")
+
+    def _certify(self) -> None:
+        """A certificate for one of the services, whose key is in the token."""
+        tool = ("pkcs11-tool", "--module", str(SOFTHSM), "--token-label", "realm", "--login", "--pin", PIN)
+        self._run(*tool, "--keypairgen", "--key-type", "EC:prime256v1", "--label", "both", "--id", "01")
+        self._run(*tool, "--read-object", "--type", "pubkey", "--id", "01", "--output-file", f"{self.home}/key.der")
+        self.authority = authority = Authority("tests of TLS-KDH")
+        public = load_der_public_key((self.home / "key.der").read_bytes())
+        (self.home / "both.crt").write_bytes(authority.certify(BOTH, public, "server"))
+        self.tlspool("trust", "add", "--type", "x509", str(authority.write(self.home / "authority.crt")))
+        key = ("--key", "pkcs11:token=realm;id=%01;type=private")
+        self.tlspool("localid", "add", BOTH, "--type", "x509", "--role", "server", *key, f"{self.home}/both.crt")
 
     def _run(self, *command: str) -> None:
         subprocess.run(command, env=self.environment, check=True, capture_output=True)
@@ -154,9 +173,9 @@ def test_the_realm_of_a_service_may_be_another(world: World) -> None:
         assert server.info(InfoKind.PEERCERT_SUBJECT) == b"john@KDH.EXAMPLE"
 
 
-@pytest.mark.parametrize("identity", [ANNA, OLGA, pytest.param(MARY, marks=needs_token)])
+@pytest.mark.parametrize("identity", [ANNA, OLGA, CARL, pytest.param(MARY, marks=needs_token)])
 def test_clients_by_names_that_are_tried(world: World, identity: str) -> None:
-    """By an enterprise name, by a plain one, and by a password in a token; none of them names a principal."""
+    """By an enterprise name, a plain one, out of a cache, and by a password in a token; none of them names a principal."""
     server, client = agreed(world.both({"localid": WEB}, {"localid": identity, "remoteid": WEB}), WEB, identity)
     with server, client:
         pass
@@ -184,6 +203,14 @@ def test_tls12_with_tickets_alone(older: World, one: str, other: str) -> None:
     server, client = agreed(older.both({"localid": one}, {"localid": other, "remoteid": one}), one, other)
     with server, client:
         assert (client.version(), client.cipher()) == ("TLSv1.2", "TLS_ECDHE_KRB_WITH_AES_256_GCM_SHA384")
+
+
+@needs_token
+def test_quantum_relief_beside_certificates(world: World) -> None:
+    """One of the server, and one of the client, which is a ticket."""
+    server, client = agreed(world.both({"localid": BOTH}, {"localid": JOHN, "remoteid": BOTH}), BOTH, JOHN)
+    with server, client:
+        assert (client.version(), server.info(InfoKind.PEERCERT_SUBJECT)) == ("TLSv1.3", b"john@KDH.EXAMPLE")
 
 
 # --- another implementation of TLS 1.2 at the other end -------------------------------------------------------------------------
@@ -240,6 +267,31 @@ def test_the_pool_meets_their_server(world: World, realm: Any, remote: str, suit
         peer.run()
         assert peer.client == "john@KDH.EXAMPLE"
         assert outcome.result(20).remoteid == remote
+        hello_from(outcome.result(), peer)
+
+
+@needs_token
+def test_their_client_shows_a_ticket_to_the_pools_certificate(world: World, realm: Any) -> None:
+    held = Tickets().get(source("john@KDH.EXAMPLE", keytab=realm.users), (Principal.parse(f"http/{BOTH}@KDH.EXAMPLE"),))
+    certificate = x509.load_pem_x509_certificate((world.home / "both.crt").read_bytes())
+    shown: dict[str, Any] = {"ticket": held.ticket, "key": their_key(held), "server_types": b""}
+    with application(world.pool.starttls_server, localid=BOTH) as (sock, outcome):
+        peer = Client(sock, 0xC02B, realm="KDH.EXAMPLE", names=("john",), server_name=BOTH, **shown)
+        peer.run(certificate)
+        assert outcome.result(20).remoteid == JOHN
+        hello_from(outcome.result(), peer)
+
+
+@needs_token
+def test_the_pool_shows_a_ticket_to_their_certificate(world: World, realm: Any) -> None:
+    certificate, key = world.authority.software_identity(world.home, "their", WEB, "server")
+    shown = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(Encoding.DER)
+    sign_key = load_pem_private_key(key.read_bytes(), None)
+    with application(world.pool.starttls_client, localid=JOHN, remoteid=WEB) as (sock, outcome):
+        peer = Server(sock, 0xC02B, key=service_key(realm), certificate=shown, sign_key=sign_key)
+        peer.run()
+        assert peer.client == "john@KDH.EXAMPLE"
+        assert outcome.result(20).remoteid == WEB
         hello_from(outcome.result(), peer)
 
 

@@ -13,6 +13,7 @@ ticket; a session takes tickets for its own identity and service only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,10 @@ class KerberosType(CredentialType):
             services = [
                 one for entry in databases.localids() for one in entry.credentials if one.type == TYPE and one.roles & Role.SERVER
             ]
-        found = {Account.decode(one.public).keytab: None for one in services}
+        found = {}
+        for one in services:
+            with suppress(ValueError):  # one that cannot be read is reported when it is used, and is no reason to refuse others
+                found[Account.decode(one.public).keytab] = None
         self._keytabs, self._generation = tuple(name for name in found if name), generation
 
     def _find_key(self, principal: Principal, enctype: int, kvno: int | None) -> KerberosKey:
