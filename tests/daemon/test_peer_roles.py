@@ -337,6 +337,12 @@ def test_our_own_bytes_come_back(eager: DaemonProcess) -> None:
     assert answer == [b"\x15\3\3\0\2\2\x2f"]
 
 
+def test_time_is_left_to_speak(patient: DaemonProcess, eager: DaemonProcess) -> None:
+    """However long the pool would listen, an application that gives it less time than that gets a session."""
+    short = {"timeout": 3}
+    assert check(*meet(patient.pool.starttls_peer, eager.pool.starttls_server, ONE | short, TWO)) == ("client", "server")
+
+
 @pytest.mark.parametrize("which", ["eager", "patient"])
 def test_a_remote_that_leaves(request: pytest.FixtureRequest, which: str) -> None:
     daemon = request.getfixturevalue(which)

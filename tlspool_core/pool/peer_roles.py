@@ -46,7 +46,7 @@ def undecided(session: Session) -> PeerSettings:
 
 async def remote_speaks(session: Session) -> bool:
     """Listen a moment; whether the remote has begun."""
-    wait = session.pool.config.symmetric.wait
+    wait = min(session.pool.config.symmetric.wait, session.time_limit(session.request) / 2)
     return await heard(session.pool.loop, session.cipher, _lot.uniform(wait / 2, wait))
 
 
