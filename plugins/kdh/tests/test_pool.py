@@ -38,6 +38,11 @@ needs_token = pytest.mark.skipif(
 )
 _RUN = "import sys, pathlib; from tlspool_core.pool.daemon import serve; sys.exit(serve(pathlib.Path(sys.argv[1])))"
 
+REALMS = """
+"KDH.EXAMPLE" = "kdh.example"
+"OTHER.EXAMPLE" = "other.example"
+"DEAD.EXAMPLE" = "dead.example"
+"""
 PKCS11 = """[[keystore.pkcs11.modules]]
 path = "{module}"
 pin_file = "{home}/pin"
@@ -51,13 +56,12 @@ class World:
     A second pool can use the databases and the token of a first one.
     """
 
-    def __init__(self, home: Path, realm: Any, extra: str = "", like: World | None = None) -> None:
+    def __init__(self, home: Path, realm: Any, extra: str = "", like: World | None = None, known: str = REALMS) -> None:
         self.home, self.socket, self.config = home, home / "s", home / "pool.toml"
         self.base = base = like.base if like is not None else home
         self.config.write_text(
             f'{extra}\n[[socket]]\npath = "{self.socket}"\n[config]\nbackend = "lmdb"\npath = "{base}/db"\n'
-            f'[credential.kerberos]\nreplay_cache = "{base}/replay"\n'
-            f'[credential.kerberos.realms]\n"KDH.EXAMPLE" = "kdh.example"\n"OTHER.EXAMPLE" = "other.example"\n"DEAD.EXAMPLE" = "dead.example"\n'
+            f'[credential.kerberos]\nreplay_cache = "{base}/replay"\n[credential.kerberos.realms]\n{known}'
             + (PKCS11.format(home=base, module=SOFTHSM) if SOFTHSM is not None else "")
         )
         self.environment = realm.environment | {"TLSPOOL_CONFIG": str(self.config), "TLSPOOL_SOCKET": str(self.socket)}
@@ -314,6 +318,21 @@ def test_a_user_that_is_another_than_wanted(which: str, request: pytest.FixtureR
     pool: World = request.getfixturevalue(which)
     server, client = pool.both({"localid": ANNA}, {"localid": JOHN, "remoteid": OLGA})
     assert isinstance(server, PoolError) and isinstance(client, PoolError)
+
+
+def test_a_client_of_a_realm_that_is_not_known(tmp_path: Path, realm: Any, world: World) -> None:
+    """The service's KDC vouches for it, but what it is called here nobody has said."""
+    held = Tickets().get(source("john@KDH.EXAMPLE", keytab=realm.users), (Principal.parse(f"http/{FAR}@OTHER.EXAMPLE"),))
+    pool = World(tmp_path, realm, like=world, known='"OTHER.EXAMPLE" = "other.example"\n')
+    try:
+        with application(pool.pool.starttls_server, localid=FAR) as (sock, outcome):
+            shown: dict[str, Any] = {"ticket": held.ticket, "key": their_key(held), "server_name": FAR}
+            with pytest.raises(AlertCame):
+                Client(sock, 0xFFA1, realm="KDH.EXAMPLE", names=("john",), **shown).run()
+            with pytest.raises(PoolError, match=r"john@KDH\.EXAMPLE is in no realm that is known here|no identity"):
+                outcome.result(20)
+    finally:
+        pool.stop()
 
 
 def test_another_service_of_the_same_host(older: World) -> None:

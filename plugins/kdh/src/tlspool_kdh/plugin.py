@@ -248,7 +248,7 @@ class KerberosType(CredentialType):
             services = [
                 one for entry in databases.localids() for one in entry.credentials if one.type == TYPE and one.roles & Role.SERVER
             ]
-        found = {}
+        found: dict[str, None] = {}
         for one in services:
             with suppress(ValueError):  # one that cannot be read is reported when it is used, and is no reason to refuse others
                 found[Account.decode(one.public).keytab] = None
