@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from bench import primitives
 from bench.load import Figure
 from bench.report import verdict
-from tlspool_core.testing.peers import SoftwareCredential, TicketBox, examine, software_credential, software_key
+from tlspool_core.testing.peers import TicketBox, examine, software_credential, software_key
 from tlspool_core.tls.bulk import open_batch, seal_batch
 from tlspool_core.tls.connection import TlsConnection
 from tlspool_core.tls.enums import NamedGroup
@@ -63,18 +63,31 @@ class Box(TicketBox):
         return ticket
 
 
-def answers(credential: SoftwareCredential, tickets: TicketBox) -> Answers:
+def answers(kind: str, tickets: TicketBox) -> Answers:
     """What either side says to each kind of question, in as few steps as can be: only the engine is to be measured."""
-    choice = ServerChoice(credentials=(credential,))
+    choice = ServerChoice(credentials=(software_credential(KINDS[kind]),))
+    sign = signer(kind)
     return {
         ChooseServerCredential: lambda question: choice,
-        Sign: lambda question: credential.sign(question.scheme, question.content),
+        Sign: lambda question: sign(question.content),
         ExaminePeer: lambda question: examine(question.certificate_type, question.entries),
         JudgePeer: lambda question: b"",
         OpenTicket: lambda question: tickets.open(question.ticket),
         SealTicket: lambda question: tickets.seal(question.state),
         Call: lambda question: question.work(),
     }
+
+
+@functools.cache
+def signer(kind: str) -> primitives.Sign:
+    """The same for handshakes and for their primitives."""
+    key = software_key(KINDS[kind])
+    digest = hashes.SHA256()
+    ecdsa, pss = ec.ECDSA(digest), padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return lambda content: key.sign(content, ecdsa)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    return lambda content: key.sign(content, pss, digest)
 
 
 class Side:
@@ -108,7 +121,7 @@ class Case:
 
     def run(self, session: StoredSession | None = None, tickets: TicketBox | None = None) -> tuple[Side, Side]:
         """Client and server after a handshake with its tickets; a full one unless the session is resumed."""
-        ours = answers(software_credential(KINDS[self.kind]), tickets or Box())
+        ours = answers(self.kind, tickets or Box())
         settings = ClientSettings(server_name="testserver", versions=(self.version,), groups=self.groups, session=session)
         client, server = Side(settings, ours), Side(ServerSettings(versions=(self.version,), groups=self.groups), ours)
         data = client.work(b"")
@@ -164,15 +177,7 @@ def _turn_of_primitives(name: str, work: Callable[[], None]) -> dict[str, float]
 
 
 def _primitives() -> dict[str, Callable[[], None]]:
-    curve, modulus = software_key("ecdsa-p256"), software_key("rsa-2048")
-    assert isinstance(curve, ec.EllipticCurvePrivateKey) and isinstance(modulus, rsa.RSAPrivateKey)
-    digest = hashes.SHA256()
-    ecdsa, pss = ec.ECDSA(digest), padding.PSS(padding.MGF1(digest), padding.PSS.DIGEST_LENGTH)
-    return {
-        "ECDSA P-256": lambda: primitives.full(lambda content: curve.sign(content, ecdsa)),
-        "RSA-2048": lambda: primitives.full(lambda content: modulus.sign(content, pss, digest)),
-        "resumed": primitives.resumed,
-    }
+    return {**{kind: functools.partial(primitives.full, signer(kind)) for kind in KINDS}, "resumed": primitives.resumed}
 
 
 def _ratios(us: dict[str, float]) -> dict[str, Figure]:

@@ -8,7 +8,7 @@ from struct import Struct
 from typing import Final
 
 from tlspool_core.tls.alerts import BadLength, IllegalParameter, TrailingBytes
-from tlspool_core.tls.codec import Reader, split_u16s, u8, u16, u16s, u32, vector8, vector16, vector24
+from tlspool_core.tls.codec import Reader, split_u16s, u8, u16s, u32, vector8, vector16, vector24
 
 
 def parse_opaque(content: bytes) -> bytes:
@@ -253,6 +253,7 @@ def parse_oid_filters(content: bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 
 KeyShareEntry = tuple[int, bytes]
+_SHARE_HEAD: Final = Struct(">HH")  # group, length of key_exchange
 
 
 def parse_key_shares(content: bytes) -> tuple[KeyShareEntry, ...]:
@@ -261,10 +262,12 @@ def parse_key_shares(content: bytes) -> tuple[KeyShareEntry, ...]:
     shares = reader.reader16()
     found: dict[int, bytes] = {}
     while shares:
-        group = shares.u16()
+        group, length = shares.fixed(_SHARE_HEAD)
         if group in found:
             raise IllegalParameter(f"two key shares for group {group}")
-        found[group] = shares.vector16(1)
+        if not length:
+            raise BadLength(f"an empty key share for group {group}")
+        found[group] = shares.take(length)
     reader.finish()
     return tuple(found.items())
 
@@ -282,7 +285,7 @@ def parse_key_share(content: bytes) -> KeyShareEntry:
 
 
 def build_key_share(group: int, public: bytes) -> bytes:
-    return u16(group) + vector16(public)
+    return _SHARE_HEAD.pack(group, len(public)) + public
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,15 +147,14 @@ class NullProtection(Protection):
 class AeadProtection(Protection):
     """What the AEAD constructions share; `iv` is the whole nonce as a number, before the sequence number is mixed in."""
 
-    __slots__ = ("_aead", "_key", "_make", "iv")
+    __slots__ = ("_aead", "_key", "_kind", "iv")
 
     overhead = TAG_LENGTH
 
     def __init__(self, kind: CipherKind, key: bytes, iv: bytes) -> None:
-        assert kind.aead is not None and len(key) == kind.key_length
         self.sequence = 0
         self.update_after = kind.update_after
-        self._make = kind.aead
+        self._kind = kind
         self._key = key
         self._aead: Aead | None = None
         self.iv = int.from_bytes(iv, "big")
@@ -165,7 +164,8 @@ class AeadProtection(Protection):
         """The cipher, made when first needed."""
         aead = self._aead
         if aead is None:
-            aead = self._aead = self._make(self._key)
+            assert self._kind.aead is not None
+            aead = self._aead = self._kind.aead(self._key)
         return aead
 
     def relax(self) -> None:

@@ -144,7 +144,7 @@ class RecordLayer:
 
     def next_record(self) -> tuple[int, bytes] | None:
         """The next record as (content type, plaintext), None until it is complete. Raises a TlsError on anything illegal."""
-        while (record := self._cut()) is not None:
+        while self._incoming and (record := self._cut()) is not None:
             content = self._open(*record)
             if content is not None:
                 if content[1]:
