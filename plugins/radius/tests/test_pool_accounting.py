@@ -165,7 +165,7 @@ def test_what_is_open_when_the_pool_dies_is_stopped_by_the_next_one(pools: Pools
     asking = pools(section(own.section()), authorization=[], accounting=["radius"], account_sessions=True)
     with Meeting(asking.pool, clients.pool, "john") as met:
         met.server.account_this("pages", "job 7").interim(5)
-        eventually(lambda: len(records(own)) == 3)
+        eventually(lambda: len(records(own)) == 3 and waiting(asking.home / "queue")[0] == 0)  # it knows that they have arrived
         asking.stop(kill=True)
     asking.start()
     eventually(lambda: len(records(own)) == 5)

@@ -238,8 +238,9 @@ class Ledger:
     async def stop_orphans(self) -> int:
         """Stop what processes that have died had open; how much that was. Only for the one that delivers. Raises LedgerError."""
         orphans = await self._run(self._orphans)
-        for record, last in orphans:
-            await self.add(record, _LAST, stop_of(_attributes(last), self._seen), final=True)
+        for first in range(0, len(orphans), _BATCH):  # those of a batch share a transaction
+            stops = [(record, stop_of(_attributes(last), self._seen)) for record, last in orphans[first : first + _BATCH]]
+            await asyncio.gather(*(self.add(record, _LAST, stop, final=True) for record, stop in stops))
         await self._run(lambda: os.utime(self._lock))
         self._seen = time.time()
         return len(orphans)
