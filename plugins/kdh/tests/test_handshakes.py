@@ -135,6 +135,15 @@ def test_quantum_relief(held: ClientTicket, service: Service, certificates: bool
     assert isinstance(pair.server.peer, TicketPeer) and str(pair.server.peer.principal) == "john@KDH.EXAMPLE"
 
 
+def test_quantum_relief_after_a_hello_retry_request(held: ClientTicket, service: Service) -> None:
+    """The transcript then begins with a hash of the first ClientHello."""
+    common: Any = {"versions": (TLS13,), "extra_schemes": SCHEMES, "extra_forms": (FORM,)}
+    first = ClientSettings(extensions=(ClientRelief(lambda: held),), groups=(29, 24), **common)
+    second = ServerSettings(extensions=(ServerRelief(service),), groups=(24,), **common)
+    pair = agreed(Pair(TlsConnection(first), TlsConnection(second), TicketAnswers(), TicketAnswers(service=service)))
+    assert pair.client.facts.retried and pair.client.facts.group == 24
+
+
 def test_a_server_that_leaves_quantum_relief_out_is_refused(held: ClientTicket, service: Service) -> None:
     pair = relief(held, service, server=False)
     pair.run()

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tlspool_kdh import mit
-from tlspool_kdh.gate import Gate, KerberosError, turn
+from tlspool_kdh.gate import KDC_UNREACHABLE, Gate, KerberosError, turn
 from tlspool_kdh.mit import Purse, Source
 from tlspool_kdh.tickets import ClientTicket, Principal
 
@@ -158,8 +158,8 @@ class Tickets:
         ):
             try:
                 return mit.renewed(purse)
-            except KerberosError:
-                if wallet.source.ccache:
+            except KerberosError as error:
+                if wallet.source.ccache or error.code == KDC_UNREACHABLE:
                     raise
         return None
 
@@ -207,12 +207,17 @@ class Tickets:
             wallet = self._wallets.get(source)
             if wallet is None:
                 if len(self._wallets) >= _MOST_WALLETS:
-                    self._wallets.pop(next(iter(self._wallets)))
+                    self._drop(self._wallets.pop(next(iter(self._wallets))))
                 wallet = self._wallets[source] = _Wallet(source)
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, name="kdh-keeper", daemon=True)
                 self._keeper.start()
         return wallet
+
+    def _drop(self, wallet: _Wallet) -> None:
+        for purse in (wallet.purse, wallet.before):
+            if purse is not None:
+                mit.forget(purse)
 
     def _keep(self) -> None:
         while True:
