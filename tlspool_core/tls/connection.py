@@ -106,7 +106,7 @@ class TlsConnection:
         if flow is None or flow.question is None:
             raise _no_question()
         try:
-            flow.answer(value)
+            flow.go_on(value)
             if flow.question is None:
                 self._settle(flow)
                 self._advance()
@@ -269,7 +269,7 @@ class TlsConnection:
         self._settle(flow)
 
     def _refuse(self, flow: Flow[Established | None], error: TlsError) -> None:
-        flow.refuse(error)
+        flow.go_on(refusal=error)
         self._settle(flow)
         self._advance()
 
@@ -287,7 +287,7 @@ class TlsConnection:
             if flow is not None:
                 if not flow.waits_for_input:
                     return
-                flow.resume()
+                flow.go_on()
                 if not flow.done:
                     return
                 self._settle(flow)

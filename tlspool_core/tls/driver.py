@@ -7,8 +7,8 @@ either `NEED_INPUT` or a `Question`; a `Flow` holds the coroutine and what it wa
 an event loop: a test drives a flow by hand.
 
     flow = Flow(serve(...))          # runs to its first wait
-    flow.waits_for_input             # -> feed the records, then flow.resume()
-    flow.question                    # -> flow.answer(value) or flow.refuse(error)
+    flow.waits_for_input             # -> feed the records, then flow.go_on()
+    flow.question                    # -> flow.go_on(answer) or flow.go_on(refusal=error)
     flow.done, flow.result           # the coroutine has returned
 
 An exception in the coroutine comes out of the call that ran it.
@@ -61,7 +61,7 @@ class Flow(Generic[R]):
         self.done = False
         self.question: AnyQuestion | None = None
         self.waits_for_input = False
-        self._step(None)
+        self.go_on()
 
     @property
     def result(self) -> R:
@@ -69,32 +69,18 @@ class Flow(Generic[R]):
         assert self.done
         return cast("R", self._result)
 
-    def resume(self) -> None:
-        """More input is there."""
-        assert self.waits_for_input
-        self._step(None)
-
-    def answer(self, value: object) -> None:
-        """The answer to `question`."""
-        assert self.question is not None
-        self._step(value)
-
-    def refuse(self, error: TlsError) -> None:
-        """Let `question` raise `error` in the coroutine."""
-        assert self.question is not None
-        self._step(None, error)
-
     def close(self) -> None:
         """Give up: the coroutine's frame and what it holds is released."""
         self.question = None
         self.waits_for_input = False
         self._coroutine.close()
 
-    def _step(self, value: object, error: TlsError | None = None) -> None:
+    def go_on(self, answer: object = None, refusal: TlsError | None = None) -> None:
+        """Up to the next wait: with more input, with the answer to `question`, or with what `question` raises."""
         self.question = None
         self.waits_for_input = False
         try:
-            wait = self._coroutine.send(value) if error is None else self._coroutine.throw(error)
+            wait = self._coroutine.send(answer) if refusal is None else self._coroutine.throw(refusal)
         except StopIteration as stop:
             self.done = True
             self._result = stop.value
