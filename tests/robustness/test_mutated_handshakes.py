@@ -19,9 +19,12 @@ from tlspool_core.testing.peers import Answers, Pair, TicketBox, software_creden
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.alerts import AlertDescription as Alert
 from tlspool_core.tls.enums import HandshakeType as Type
+from tlspool_core.tls.padding import POWERS, Padding
 from tlspool_core.tls.questions import ClientAuth
-from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, ServerSettings
+from tlspool_core.tls.settings import TLS12, TLS13, ClientSettings, OfferedPsk, ServerSettings
+from tlspool_core.tls.tls13.external_psk import PskNames
 
+PADDING = Padding(handshake=512, data=POWERS)
 FLIPS = 24  # places in each message at which a bit is flipped
 
 
@@ -35,6 +38,8 @@ class Scenario:
     retried: bool = False
     stapled: bool = False
     compressed: bool = False
+    shared_key: bool = False
+    padded: bool = False
 
     def client_settings(self) -> ClientSettings:
         settings = ClientSettings(
@@ -43,18 +48,26 @@ class Scenario:
             alpn=(b"a", b"b"),
             key_share_groups=(0x17,) if self.retried else (),
             certificate_compression=self.compressed,
+            psk=OfferedPsk(b"key", b"k" * 32, PskNames(b"alice", b"bob")) if self.shared_key else None,
+            padding=PADDING if self.padded else None,
         )
         return replace(settings, session=stored(self)[0]) if self.resumed else settings
 
     def server_settings(self) -> ServerSettings:
-        settings = ServerSettings(groups=(0x1D,) if self.retried else (), certificate_compression=self.compressed)
+        settings = ServerSettings(
+            groups=(0x1D,) if self.retried else (),
+            certificate_compression=self.compressed,
+            psk_name=b"bob" if self.shared_key else b"",
+            padding=PADDING if self.padded else None,
+        )
         return replace(settings, ocsp_response=lambda _: b"0\3\x0a\1\1") if self.stapled else settings
 
     def answers(self) -> tuple[Answers, Answers]:
         box = stored(self)[1] if self.resumed else TicketBox()
         auth = ClientAuth.REQUIRE if self.mutual else ClientAuth.NONE
         credentials = (software_credential("rsa-2048" if self.compressed else "ecdsa-p256"),)
-        server = Answers(credentials=credentials, alpn=(b"b",), client_auth=auth, tickets=box)
+        keys = {b"key": b"k" * 32} if self.shared_key else {}
+        server = Answers(credentials=credentials, alpn=(b"b",), client_auth=auth, tickets=box, psks=keys)
         return Answers(credentials=(software_credential("ed25519", "client"),)), server
 
 
@@ -64,6 +77,8 @@ SCENARIOS = {
     "tls13-retried": Scenario(TLS13, retried=True),
     "tls13-resumed": Scenario(TLS13, resumed=True),
     "tls13-stapled-compressed": Scenario(TLS13, stapled=True, compressed=True),
+    "tls13-shared-key": Scenario(TLS13, shared_key=True),
+    "tls13-padded": Scenario(TLS13, mutual=True, padded=True),
     "tls12": Scenario(TLS12),
     "tls12-mutual": Scenario(TLS12, mutual=True),
     "tls12-resumed": Scenario(TLS12, resumed=True),

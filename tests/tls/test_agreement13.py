@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tlspool_core.testing.peers import KEY_KINDS, Answers, software_credential
 from tlspool_core.tls.groups import DEFAULT_GROUPS
+from tlspool_core.tls.padding import POWERS, Padding
 from tlspool_core.tls.questions import ClientAuth
 from tlspool_core.tls.settings import TLS13
 from tlspool_core.tls.signatures import CORE_SCHEMES
@@ -48,6 +49,7 @@ def test_every_scheme_in_both_directions(make: Any, scheme: int) -> None:
             assert facts.quantum_safe_authentication is (scheme >> 8 == 9)
 
 
+PADDINGS = st.none() | st.builds(Padding, st.sampled_from((0, 512, POWERS)), st.sampled_from((0, 100, POWERS)))
 subsets = st.lists(st.sampled_from(DEFAULT_GROUPS), min_size=1, unique=True)
 
 
@@ -66,6 +68,7 @@ def test_any_settings_agree_or_fail_for_a_reason(make: Any, data: st.DataObject)
         middlebox_compatibility=data.draw(st.booleans()),
         certificate_compression=data.draw(st.booleans()),
         record_size_limit=data.draw(st.integers(64, 16385)),
+        padding=data.draw(PADDINGS),
         want_ocsp=data.draw(st.booleans()),
         post_handshake_auth=data.draw(st.booleans()),
     )
@@ -75,6 +78,7 @@ def test_any_settings_agree_or_fail_for_a_reason(make: Any, data: st.DataObject)
         certificate_compression=data.draw(st.booleans()),
         middlebox_compatibility=data.draw(st.booleans()),
         record_size_limit=data.draw(st.integers(64, 16385)),
+        padding=data.draw(PADDINGS),
         prefer_own_suites=data.draw(st.booleans()),
     )
     ours = Answers(credentials=(software_credential("ed25519", "client"),))
