@@ -80,10 +80,10 @@ class World:
         for service in (WEB, MAIL, FAR, BOTH):
             self.local(service, "server", keytab=realm.services)
         self.local(JOHN, "both", principal="john@KDH.EXAMPLE", keytab=realm.users)
-        self.local(ANNA, "both", keytab=realm.users)
+        self.local(ANNA, "both", expression="TI&Qq&&", keytab=realm.users)
         self.local(OLGA, "both", keytab=realm.users)
         realm.kinit(f"FILE:{self.home}/ccache", "carl", "cache")
-        self.local(CARL, "client", ccache=f"FILE:{self.home}/ccache")
+        self.local(CARL, "client", expression="TI&Qq&&", ccache=f"FILE:{self.home}/ccache")
         for mary in (MARY, DEAD):
             self.local(mary, "both", key="pkcs11:token=realm;object=kerberos;type=data")
 
@@ -118,8 +118,8 @@ class World:
         assert (done.returncode == 0) is ok, (done.stdout + done.stderr).decode()
         return done.stdout.decode()
 
-    def local(self, identity: str, role: str, key: str = "", **account: str) -> None:
-        options = ("--role", role, *(("--key", key) if key else ()))
+    def local(self, identity: str, role: str, key: str = "", expression: str = "", **account: str) -> None:
+        options = ("--role", role, *(("--key", key) if key else ()), *(("--expression", expression) if expression else ()))
         self.tlspool("localid", "add", identity, "--type", "kerberos", *options, "-", stdin=json.dumps(account).encode())
 
     def both(self, server: dict[str, Any], client: dict[str, Any]) -> list[Any]:
@@ -201,7 +201,8 @@ def older(tmp_path_factory: pytest.TempPathFactory, realm: Any, world: World) ->
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(WEB, JOHN), (FAR, JOHN), (JOHN, ANNA), (OLGA, JOHN), pytest.param(JOHN, MARY, marks=needs_token)]
+    ("one", "other"),
+    [(WEB, JOHN), (FAR, JOHN), (JOHN, ANNA), (OLGA, JOHN), (WEB, CARL), pytest.param(JOHN, MARY, marks=needs_token)],
 )
 def test_tls12_with_tickets_alone(older: World, one: str, other: str) -> None:
     server, client = agreed(older.both({"localid": one}, {"localid": other, "remoteid": one}), one, other)
@@ -339,6 +340,13 @@ def test_another_service_of_the_same_host(older: World) -> None:
     server, client = older.both({"localid": WEB, "service": "ldap"}, {"localid": JOHN, "remoteid": WEB, "service": "imap"})
     assert isinstance(server, PoolError) and "which is not the service of this session" in str(server)
     assert isinstance(client, PoolError)
+
+
+@needs_token
+def test_who_demands_quantum_relief_of_authentication_takes_no_certificate_of_today(world: World) -> None:
+    """Carl demands Q and q, and so does Anna: tickets are enough for both, in either version; a certificate of ECDSA is not for q."""
+    _, client = world.both({"localid": BOTH}, {"localid": CARL, "remoteid": BOTH})
+    assert isinstance(client, PoolError) and "demands q: authentication would yield to a quantum computer" in str(client)
 
 
 def test_a_service_that_the_kdc_does_not_know(world: World) -> None:
