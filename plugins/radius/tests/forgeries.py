@@ -7,6 +7,7 @@ import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
+from os import urandom
 from socket import AF_INET, SOCK_DGRAM, socket
 from threading import Thread
 from typing import Any
@@ -53,6 +54,7 @@ BAD = {
     "cut": lambda raw: answer(raw)[:-1],
     "nothing": lambda raw: b"",
     "a header's half": lambda raw: answer(raw)[:10],
+    "noise": lambda raw: bytes([ACCESS_ACCEPT, raw[1], 0, 200]) + urandom(196),
     "huge": lambda raw: answer(raw)[:2] + (60_000).to_bytes(2, "big") + answer(raw)[4:] + bytes(60_000),
     "too long": lambda raw: answer(raw, (bytes([18, 255]) + bytes(253)) * 17),
 }

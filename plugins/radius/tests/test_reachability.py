@@ -187,6 +187,26 @@ def test_ports_identifiers_and_authenticators_cannot_be_foreseen(tmp_path: Any) 
     assert any(abs(one - next_one) > 8 for one, next_one in pairwise(ports))
 
 
+def test_a_request_that_is_sent_again_is_the_same_for_the_server(tmp_path: Any) -> None:
+    """The same bytes from the same port: by these a server knows a duplicate (RFC 2865 section 2.5 and RFC 5080 section 2.2.2)."""
+    write_private(tmp_path / "secret", SECRET)
+    seen: list[tuple[bytes, Any]] = []
+
+    def third_time(raw: bytes, sender: Any) -> list[bytes]:
+        seen.append((raw, sender))
+        return [answer(raw)] if len(seen) >= 3 else []
+
+    with liar(third_time) as port:
+        slow = {"address": "127.0.0.1", "port": port, "secret_file": str(tmp_path / "secret")}
+
+        async def main() -> None:
+            async with plugin(section(slow, timeout=0.1, tries=10)) as started:
+                await started.authorize(request())
+
+        asyncio.run(main())
+    assert len(seen) >= 3 and len(set(seen)) == 1
+
+
 # --- connections over TLS -----------------------------------------------------------------------------------------------------
 
 
