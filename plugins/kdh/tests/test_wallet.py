@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from kdh_helpers import MAIL, WEB, source
+from tlspool_kdh import gate as gate_module
 from tlspool_kdh import mit
 from tlspool_kdh.exchange import TicketCredential
 from tlspool_kdh.gate import KDC_UNREACHABLE, Gate, KerberosError
@@ -123,42 +124,67 @@ def test_a_clock_that_is_wrong_is_corrected_by_the_kdc(realm: Any, john: Source,
 # --- the gate -----------------------------------------------------------------------------------------------------------------
 
 
+def unreachable() -> None:
+    raise KerberosError("Cannot contact any KDC", KDC_UNREACHABLE)
+
+
 def test_an_unreachable_kdc_is_left_alone_for_a_while() -> None:
-    clock = [0.0]
-    gate, asked = Gate(lambda: clock[0]), 0
-    for _ in range(3):
-        with pytest.raises(KerberosError, match="Cannot contact any KDC") as caught, gate.asking("DEAD.EXAMPLE"):
-            asked += 1
-            raise KerberosError("Cannot contact any KDC", KDC_UNREACHABLE)
+    clock, asked = [0.0], []
+    gate = Gate(lambda: clock[0])
+    for number in range(3):
+        with pytest.raises(KerberosError, match="Cannot contact any KDC") as caught:
+            gate.ask("DEAD.EXAMPLE", lambda number=number: asked.append(number) or unreachable())
         assert caught.value.code == KDC_UNREACHABLE
-    assert asked == 1
-    with gate.asking("KDH.EXAMPLE"):
-        asked += 1
+    assert asked == [0]
+    assert gate.ask("KDH.EXAMPLE", lambda: "another realm") == "another realm"
     clock[0] = 11
-    with gate.asking("DEAD.EXAMPLE"):
-        asked += 1
-    assert asked == 3
+    assert gate.ask("DEAD.EXAMPLE", lambda: "later") == "later"
 
 
 def test_few_at_a_time_wait_for_one_realm() -> None:
     gate, release, inside = Gate(), threading.Event(), threading.Semaphore(0)
 
-    def ask() -> None:
-        with gate.asking("SLOW.EXAMPLE"):
-            inside.release()
-            release.wait(60)
+    def slow() -> None:
+        inside.release()
+        release.wait(60)
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
+    askers = [threading.Thread(target=gate.ask, args=("SLOW.EXAMPLE", slow)) for _ in range(3)]
     for asker in askers:
         asker.start()
     for _ in askers:
         assert inside.acquire(timeout=60)
-    with pytest.raises(KerberosError, match=r"the KDC of SLOW.EXAMPLE is slow"), gate.asking("SLOW.EXAMPLE"):
-        raise AssertionError("a fourth got in")
-    with gate.asking("KDH.EXAMPLE"):
-        release.set()
+    with pytest.raises(KerberosError, match=r"the KDC of SLOW.EXAMPLE is slow"):
+        gate.ask("SLOW.EXAMPLE", lambda: "a fourth")
+    assert gate.ask("KDH.EXAMPLE", lambda: "another realm") == "another realm"
+    release.set()
     for asker in askers:
         asker.join(60)
+
+
+def test_nobody_waits_for_a_kdc_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been asked goes on in a thread of its own; its answer, if it comes, says that the KDC is back."""
+    monkeypatch.setattr(gate_module, "_ANSWER", 0.01)
+    gate, release, done = Gate(), threading.Event(), threading.Event()
+    with pytest.raises(KerberosError, match=r"the KDC of SLOW.EXAMPLE has not answered within"):
+        gate.ask("SLOW.EXAMPLE", lambda: release.wait(60) and done.set())
+    with pytest.raises(KerberosError, match=r"the KDC of SLOW.EXAMPLE does not answer \(found"):
+        gate.check("SLOW.EXAMPLE")
+    release.set()
+    assert done.wait(60)
+
+    def answers() -> bool:
+        try:
+            gate.check("SLOW.EXAMPLE")
+        except KerberosError:
+            return False
+        return True
+
+    soon(answers)
+
+
+def test_a_fault_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Gate().ask("KDH.EXAMPLE", lambda: 1 // 0)
 
 
 def test_a_kdc_that_is_down(realm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

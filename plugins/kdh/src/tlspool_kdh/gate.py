@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 libkrb5 gives a KDC that is silent half a minute, and a thread that waits in it cannot be called back.  The pool has a few threads for
-each plugin; so only a few at a time may ask the KDCs of one realm, others wait a moment for their turn, and then are refused.  When a
-realm's KDCs were found unreachable, nobody asks them again for some seconds: who comes meanwhile is told at once.
+each plugin, and they are not for that: KDCs are asked in threads of their own, and who waits for one does so for some seconds only.
+A few at a time may ask the KDCs of one realm; others wait a moment for their turn, and then are refused.  When a realm's KDCs were found
+unreachable, nobody asks them again for some seconds: who comes meanwhile is told at once.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 KDC_UNREACHABLE: Final = -1765328228  # KRB5_KDC_UNREACH
 _AT_A_TIME: Final = 3
 _PATIENCE: Final = 3.0  # seconds to wait for a turn
+_ANSWER: Final = 10.0  # seconds to wait for an answer, which is less than the pool gives a plugin
 _PAUSE: Final = 10.0  # seconds to leave KDCs alone that were found unreachable
 
 
@@ -30,11 +35,15 @@ class KerberosError(Exception):
         self.code = code
 
 
+def _slow(realm: str) -> KerberosError:
+    return KerberosError(f"the KDC of {realm} is slow: others wait for its answer already")
+
+
 @contextmanager
-def turn(lock: threading.Lock | threading.BoundedSemaphore, who: str) -> Iterator[None]:
+def turn(lock: threading.Lock, who: str) -> Iterator[None]:
     """Hold a lock behind which someone may wait for a KDC. Raises KerberosError if it is not free soon."""
     if not lock.acquire(timeout=_PATIENCE):
-        raise KerberosError(f"the KDC of {who} is slow: others wait for its answer already")
+        raise _slow(who)
     try:
         yield
     finally:
@@ -56,18 +65,39 @@ class Gate:
         self._realms: dict[str, _Realm] = {}
         self._lock = threading.Lock()
 
-    @contextmanager
-    def asking(self, realm: str) -> Iterator[None]:
-        """Around what asks the KDCs of a realm. Raises KerberosError if they are unreachable, or have too much to do."""
-        with self._lock:
-            state = self._realms.setdefault(realm, _Realm())
+    def check(self, realm: str) -> None:
+        """Raises KerberosError if the KDCs of a realm were found unreachable just now."""
+        state = self._realm(realm)
         if (age := self._now() - state.failed) < _PAUSE:
             raise KerberosError(f"{state.reason} (found {age:.0f} s ago)", KDC_UNREACHABLE)
-        with turn(state.slots, realm):
-            try:
-                yield
-            except KerberosError as error:
-                if error.code == KDC_UNREACHABLE:
-                    state.failed, state.reason = self._now(), str(error)
-                raise
+
+    def ask(self, realm: str, work: Callable[[], T]) -> T:
+        """What `work` returns, which asks the KDCs of a realm. Raises KerberosError: its own, or that there is no answer in time."""
+        self.check(realm)
+        state, answer = self._realm(realm), Future[T]()
+        if not state.slots.acquire(timeout=_PATIENCE):
+            raise _slow(realm)
+        threading.Thread(target=self._run, args=(state, answer, work), name="kdh-kdc", daemon=True).start()
+        try:
+            return answer.result(_ANSWER)
+        except TimeoutError:
+            state.failed, state.reason = self._now(), f"the KDC of {realm} does not answer"
+            raise KerberosError(f"the KDC of {realm} has not answered within {_ANSWER:g} s", KDC_UNREACHABLE) from None
+
+    def _run(self, state: _Realm, answer: Future[T], work: Callable[[], T]) -> None:
+        """In a thread of its own, which may outlast who waits for it."""
+        try:
+            answer.set_result(work())
             state.failed = float("-inf")
+        except KerberosError as error:
+            if error.code == KDC_UNREACHABLE:
+                state.failed, state.reason = self._now(), str(error)
+            answer.set_exception(error)
+        except Exception as error:  # the pool knows what to do with it
+            answer.set_exception(error)
+        finally:
+            state.slots.release()
+
+    def _realm(self, realm: str) -> _Realm:
+        with self._lock:
+            return self._realms.setdefault(realm, _Realm())

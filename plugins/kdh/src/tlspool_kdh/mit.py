@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import krb5
@@ -134,6 +134,15 @@ class Purse:
     granting: ClientTicket | None
     renewable: float = 0.0  # seconds since the epoch up to which it can be renewed
     clock_offset: float = 0.0  # seconds by which the KDC's clock is ahead of ours
+
+
+def with_password(source: Source) -> Source:
+    """The same, with the password at hand if there is one to be asked for. Blocks. Raises KerberosError."""
+    if source.password is None:
+        return source
+    with _in_words(f"no password of {source}"):
+        found = source.password()
+    return replace(source, password=lambda: found)
 
 
 def initial(source: Source) -> Purse:

@@ -143,12 +143,11 @@ class Tickets:
             purse = wallet.purse
             if purse is not None and purse is not unless and (purse.granting is None or self._lasts(purse.granting, self.margin)):
                 return purse
-            with self._gate.asking(realm):
-                filled = self._renewed(wallet, purse) or self._initial(wallet)
+            filled = self._renewed(wallet, purse, realm) or self._initial(wallet, realm)
             self._put(wallet, filled)
             return filled
 
-    def _renewed(self, wallet: _Wallet, purse: Purse | None) -> Purse | None:
+    def _renewed(self, wallet: _Wallet, purse: Purse | None, realm: str) -> Purse | None:
         """The same, lasting longer; None if it cannot be renewed, and there is a way to ask anew."""
         if (
             purse is not None
@@ -157,21 +156,23 @@ class Tickets:
             and purse.renewable > purse.granting.ends
         ):
             try:
-                return mit.renewed(purse)
+                return self._gate.ask(realm, lambda: mit.renewed(purse))
             except KerberosError as error:
                 if wallet.source.ccache or error.code == KDC_UNREACHABLE:
                     raise
         return None
 
-    def _initial(self, wallet: _Wallet) -> Purse:
+    def _initial(self, wallet: _Wallet, realm: str) -> Purse:
         source = wallet.source
         if source.ccache:
             raise KerberosError(f"the ticket of {source or 'its owner'} in {source.ccache} has ended, or will soon: run kinit")
         if wallet.refused is not None and self._now() - wallet.refused[0] < _REFUSED_FOR:
             raise wallet.refused[1]
         wallet.refused = None
+        self._gate.check(realm)
+        ready = mit.with_password(source)  # a person may have to type a PIN first, which is not the KDC's fault
         try:
-            return mit.initial(source)
+            return self._gate.ask(realm, lambda: mit.initial(ready))
         except KerberosError as error:
             if error.code in mit.BAD_PASSWORD:
                 wallet.refused = (self._now(), error)
@@ -191,8 +192,8 @@ class Tickets:
 
     def _fetch(self, wallet: _Wallet, purse: Purse, key: tuple[Services, bytes], second_ticket: bytes) -> ClientTicket:
         services = key[0]
-        with self._gate.asking(services[0].realm if services else purse.client.realm):
-            fresh = mit.service_ticket(purse, services, second_ticket)
+        realm = services[0].realm if services else purse.client.realm
+        fresh = self._gate.ask(realm, lambda: mit.service_ticket(purse, services, second_ticket))
         kept = {known: ticket for known, ticket in wallet.tickets.copy().items() if self._lasts(ticket, SPARE)}
         wallet.tickets = {**dict(list(kept.items())[-_MOST_TICKETS + 1 :]), key: fresh}
         return fresh
