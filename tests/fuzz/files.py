@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from tlspool_kdh import asn1, codes, relief
+from tlspool_kdh.tickets import Principal
 from tlspool_openpgp import message as openpgp
 from tlspool_openpgp import packets as pgp
 from tlspool_radius.packets import ACCESS_REQUEST, BadReply, Request, well_formed
@@ -160,6 +161,7 @@ def kerberos_seeds() -> Iterable[bytes]:
     yield b"\2" + asn1.encode(asn1.Authenticator, authenticator)
     yield b"\3" + codes.build_ticket([type("Entry", (), {"data": ticket})])
     yield b"\4" + relief.build(ticket)
+    yield b"\4" + relief.build(ticket, Principal(("john",), "EXAMPLE"))
 
 
 @cache

@@ -281,6 +281,10 @@ def test_tickets_that_no_kdc_should_have_made(realm: Any, held: ClientTicket) ->
         service.open(seal(key, crealm="OTHER.EXAMPLE", transited=through))
     checked = (0,) * 12 + (1,) + (0,) * 19
     assert service.open(seal(key, crealm="OTHER.EXAMPLE", transited=through, flags=checked)).client.realm == "OTHER.EXAMPLE"
+    relevant = {"type": 1, "data": b"0000"}
+    assert service.open(seal(key, **{"authorization-data": [relevant]})).client.names == ("john",)
+    with pytest.raises(BadCertificate, match="restricted by authorization data of type 5"):
+        service.open(seal(key, **{"authorization-data": [relevant, {"type": 5, "data": b""}]}))
     with pytest.raises(BadCertificate, match="encryption type 23"):
         service.open(seal(key, key={"keytype": 23, "keyvalue": bytes(16)}))
     with pytest.raises(BadCertificate, match="cannot be seen"):

@@ -29,6 +29,7 @@ from tlspool_kdh.replay import NoRoom, Repeated, ReplayCache
 _TICKET_USAGE: Final = 2  # RFC 4120 section 7.5.1
 _INVALID: Final = 7  # bits of TicketFlags, RFC 4120 section 5.3
 _TRANSITED_CHECKED: Final = 12
+_IF_RELEVANT: Final = 1  # AD-IF-RELEVANT, RFC 4120 section 5.2.6.1
 _ESCAPES: Final = str.maketrans({character: "\\" + character for character in "/@\\"})
 
 
@@ -115,6 +116,7 @@ class Service:
             raise BadCertificate(f"the ticket is malformed: {error}") from None
         self._judge_times(inner)
         _judge_path(inner, service)
+        _judge_restrictions(inner, "ticket")
         return OpenedTicket(client, service, session_key, inner["endtime"].timestamp())
 
     def _judge_times(self, inner: dict[str, Any]) -> None:
@@ -137,6 +139,7 @@ class Service:
             raise DecryptError("the authenticator is for another handshake")
         if values["crealm"] != opened.client.realm or tuple(values["cname"]["name-string"]) != opened.client.names:
             raise DecryptError("the authenticator is of another client than the ticket")
+        _judge_restrictions(values, "authenticator")
         made = values["ctime"].timestamp()
         if abs(made - self.now()) > self.skew:
             raise DecryptError(f"the clocks differ by more than {self.skew:g} s: the authenticator was made at {values['ctime']}")
@@ -157,6 +160,13 @@ def _judge_path(inner: dict[str, Any], service: Principal) -> None:
     unchecked = bool(inner["transited"]["contents"]) and not _flag(inner, _TRANSITED_CHECKED)
     if inner["crealm"] != service.realm and unchecked:
         raise BadCertificate("the ticket came through realms that the service's KDC has not checked")
+
+
+def _judge_restrictions(values: dict[str, Any], what: str) -> None:
+    """RFC 4120 section 5.2.6: authorization data that is not known restricts, unless it says that it may be passed over."""
+    for one in values["authorization-data"] or ():
+        if one["type"] != _IF_RELEVANT:
+            raise BadCertificate(f"the {what} is restricted by authorization data of type {one['type']}, which is not known here")
 
 
 def _flag(inner: dict[str, Any], bit: int) -> bool:
