@@ -180,10 +180,10 @@ def test_answers_that_do_not_give_the_plaintext(hostile: Any, answer: Any, descr
 
 
 def test_a_stranger_to_the_callback(hostile: Any) -> None:
-    """Wrong numbers are refused, and the callback goes on to wait for the right ones."""
+    """Numbers of callbacks that nobody sent are refused, and the callback goes on to wait for its answer."""
     packet, outcome = at_plaintext(hostile)
     ours, theirs = hostile.pair()
-    for reqid, cbid in [(packet.reqid, packet.cbid + 1), (packet.reqid + 1, packet.cbid)]:
+    for reqid, cbid in [(packet.reqid, packet.cbid + 1), (packet.reqid + 1, packet.cbid + 2)]:
         hostile.send(packet.message, [theirs.fileno()], reqid=reqid, cbid=cbid)
         refusal = hostile.read()
         assert refusal.reqid == reqid
