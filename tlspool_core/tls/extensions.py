@@ -286,7 +286,7 @@ class ExtensionTable:
 
     def ignoring(self, place: Place, codes: Iterable[int]) -> ExtensionTable:
         """The same, but for extensions that are not looked at in one place."""
-        ignored: dict[int, Parser | None] = dict.fromkeys(codes, contents.parse_opaque)
+        ignored: dict[int, Parser | None] = dict.fromkeys(codes, bytes)  # which returns bytes as they are
         return ExtensionTable({**self._parsers, place: self._parsers[place] | ignored}, ())
 
     def extended(self, rows: Iterable[ExtensionRow]) -> ExtensionTable:
@@ -302,17 +302,15 @@ class ExtensionTable:
         is_open = place in _OPEN
         found: dict[int, Any] = {}
         for code, content in block.items():
-            if code not in parsers:
+            if not is_open and code not in offered and (place, code) not in _UNSOLICITED:
+                raise UnsolicitedExtension(f"extension {code} in {place.name}")
+            parser = parsers.get(code)
+            if parser is None:
+                if code in parsers and place is not Place.NEW_SESSION_TICKET:
+                    raise MisplacedExtension(f"extension {code} in {place.name}")
                 if is_open:
                     continue
                 raise UnsolicitedExtension(f"extension {code} in {place.name}")
-            if not is_open and code not in offered and (place, code) not in _UNSOLICITED:
-                raise UnsolicitedExtension(f"extension {code} in {place.name}")
-            parser = parsers[code]
-            if parser is None:
-                if place is Place.NEW_SESSION_TICKET:
-                    continue
-                raise MisplacedExtension(f"extension {code} in {place.name}")
             try:
                 found[code] = parser(content)
             except DecodeError as error:

@@ -213,11 +213,12 @@ class Handshake(Generic[S]):
             self.channel.records.change_cipher_spec = CcsRule.DROP
             self.channel.records.padding = self.settings.padding
 
-    def key_log(self, label: str, client_random: bytes, secret: bytes) -> None:
-        """One NSS key log line, only if the settings have a key log."""
+    def key_log(self, client_random: bytes, **secrets: bytes) -> None:
+        """NSS key log lines by their labels, only if the settings have a key log."""
         log = self.settings.key_log
         if log is not None:
-            log(f"{label} {client_random.hex()} {secret.hex()}")
+            for label, secret in secrets.items():
+                log(f"{label} {client_random.hex()} {secret.hex()}")
 
     # --- facts ---------------------------------------------------------------------------------------------------------------
 

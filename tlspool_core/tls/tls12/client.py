@@ -264,7 +264,7 @@ async def _send_key_exchange(hs: Hs, plan: Plan, exchange: Exchange, showing: Sh
         if showing is not None:
             await prove(hs, showing)
     hs.transcript.forget_messages()
-    hs.key_log("CLIENT_RANDOM", plan.offered.random, keys.secret)
+    hs.key_log(plan.offered.random, CLIENT_RANDOM=keys.secret)
     return keys
 
 
@@ -300,7 +300,7 @@ async def _resume(hs: Hs, plan: Plan, session: SessionState) -> Established:
     suite = plan.answer.suite
     hs.transcript.start(suite.hash_name)
     keys = KeySchedule(suite, session.secret, plan.randoms, extended=plan.answer.extended)
-    hs.key_log("CLIENT_RANDOM", plan.offered.random, keys.secret)
+    hs.key_log(plan.offered.random, CLIENT_RANDOM=keys.secret)
     from_client, from_server = keys.protections()
     ticket = await hs.read(NewSessionTicket) if Ext.SESSION_TICKET in plan.answer else None
     server_finished = await _read_finished(hs, keys, from_server)

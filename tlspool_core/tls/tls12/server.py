@@ -257,7 +257,7 @@ async def _read_key_exchange(hs: Hs, plan: Plan, terms: Terms, exchange: Exchang
         if peer is not None:
             await _read_proof(hs, peer, None)
     hs.transcript.forget_messages()
-    hs.key_log("CLIENT_RANDOM", plan.offer.hello.random, keys.secret)
+    hs.key_log(plan.offer.hello.random, CLIENT_RANDOM=keys.secret)
     return keys
 
 
@@ -304,7 +304,7 @@ async def _resume(hs: Hs, plan: Plan, session: SessionState, suite: CipherSuite)
     await _server_hello(hs, plan, suite, plan.offer.hello.legacy_session_id)
     hs.transcript.start(suite.hash_name)
     keys = KeySchedule(suite, session.secret, plan.randoms, extended=True)
-    hs.key_log("CLIENT_RANDOM", plan.offer.hello.random, keys.secret)
+    hs.key_log(plan.offer.hello.random, CLIENT_RANDOM=keys.secret)
     from_client, from_server = keys.protections()
     server_finished = _send_finished(hs, keys, from_server)
     await _read_finished(hs, keys, from_client)

@@ -87,8 +87,7 @@ async def continue_client(hs: Hs, offer: Offer, hello: ServerHello) -> Establish
     digest = hs.transcript.digest()
     client, server = handshake.client(digest), handshake.server(digest)
     random = offer.hello.random
-    hs.key_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", random, client.secret)
-    hs.key_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", random, server.secret)
+    hs.key_log(random, CLIENT_HANDSHAKE_TRAFFIC_SECRET=client.secret, SERVER_HANDSHAKE_TRAFFIC_SECRET=server.secret)
     hs.channel.set_read_protection(server.protection(agreed.suite.cipher))
     if not retried:
         _appease_middleboxes(hs, offer)
@@ -288,9 +287,12 @@ def _application_secrets(hs: Hs, master: MasterSecret, random: bytes) -> Secrets
     """Secrets over ClientHello...server Finished."""
     digest = hs.transcript.digest()
     secrets = Secrets(read=master.server(digest), write=master.client(digest), exporter=master.exporter(digest))
-    hs.key_log("CLIENT_TRAFFIC_SECRET_0", random, secrets.write.secret)
-    hs.key_log("SERVER_TRAFFIC_SECRET_0", random, secrets.read.secret)
-    hs.key_log("EXPORTER_SECRET", random, secrets.exporter)
+    hs.key_log(
+        random,
+        CLIENT_TRAFFIC_SECRET_0=secrets.write.secret,
+        SERVER_TRAFFIC_SECRET_0=secrets.read.secret,
+        EXPORTER_SECRET=secrets.exporter,
+    )
     return secrets
 
 

@@ -85,8 +85,7 @@ async def serve(hs: Hs, hello: ClientHello) -> Established:
     digest = hs.transcript.digest()
     client, server = handshake.client(digest), handshake.server(digest)
     random = plan.offer.hello.random
-    hs.key_log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", random, client.secret)
-    hs.key_log("SERVER_HANDSHAKE_TRAFFIC_SECRET", random, server.secret)
+    hs.key_log(random, CLIENT_HANDSHAKE_TRAFFIC_SECRET=client.secret, SERVER_HANDSHAKE_TRAFFIC_SECRET=server.secret)
     hs.channel.set_write_protection(server.protection(plan.suite.cipher))
     hs.channel.set_read_protection(client.protection(plan.suite.cipher))
     requested = await _send_flight(hs, plan)
@@ -279,9 +278,12 @@ def _application_secrets(hs: Hs, master: MasterSecret, random: bytes) -> Secrets
     """Secrets over ClientHello...server Finished."""
     digest = hs.transcript.digest()
     secrets = Secrets(read=master.client(digest), write=master.server(digest), exporter=master.exporter(digest))
-    hs.key_log("CLIENT_TRAFFIC_SECRET_0", random, secrets.read.secret)
-    hs.key_log("SERVER_TRAFFIC_SECRET_0", random, secrets.write.secret)
-    hs.key_log("EXPORTER_SECRET", random, secrets.exporter)
+    hs.key_log(
+        random,
+        CLIENT_TRAFFIC_SECRET_0=secrets.read.secret,
+        SERVER_TRAFFIC_SECRET_0=secrets.write.secret,
+        EXPORTER_SECRET=secrets.exporter,
+    )
     return secrets
 
 
