@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from kdh_helpers import MAIL, PARTS, WEB, TicketAnswers, fetch, source
-from tlspool_kdh.asn1 import EncTicketPart, Ticket, encode
+from tlspool_kdh.asn1 import EncryptedData, EncTicketPart, Ticket, encode
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.mit import keytab_keys
 from tlspool_kdh.relief import ClientRelief, ServerRelief
-from tlspool_kdh.tickets import ClientTicket, Principal, Service
+from tlspool_kdh.tickets import ClientTicket, Principal, Service, make_authenticator, open_authenticator
 
 from tlspool_core.api import (
     BadCertificate,
@@ -306,3 +306,39 @@ def seal_ticket(sealing: KerberosKey, **changes: Any) -> bytes:
     sname = {"name-type": 2, "name-string": ["http", "web.kdh.example"]}
     part = {"etype": sealing.enctype, "cipher": sealed}
     return encode(Ticket, {"tkt-vno": 5, "realm": "KDH.EXAMPLE", "sname": sname, "enc-part": part})
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"kvno": 2**40}, {"kvno": -1}, {"etype": 2**40}, {"etype": -(2**40)}, {"etype": 23}, {"kvno": 99}]
+)
+def test_numbers_of_tickets_that_no_keytab_has(realm: Any, numbers: dict[str, int]) -> None:
+    sname = {"name-type": 2, "name-string": ["http", "web.kdh.example"]}
+    part = {"etype": 18, "cipher": bytes(100)} | numbers
+    ticket = encode(Ticket, {"tkt-vno": 5, "realm": "KDH.EXAMPLE", "sname": sname, "enc-part": part})
+    with pytest.raises(CertificateUnknown, match="no key for http/web"):
+        Service(keytab_keys(realm.services)).open(ticket)
+
+
+@pytest.mark.parametrize("time", [b"00000101000000Z", b"20260101000000", b"20260101000000+0100", b"20261399000000Z", b"2026"])
+def test_times_that_are_none(realm: Any, held: ClientTicket, time: bytes) -> None:
+    """GeneralizedTime knows more than KerberosTime allows; what a client puts into an Authenticator is its own business."""
+    made = make_authenticator(held, 0x04E0, b"messages", 1_800_000_000)
+    plaintext, _ = open_authenticator(held.session_key, made)
+    body = plaintext.replace(
+        b"\xa5\x11\x18\x0f20270115080000Z", b"\xa5" + bytes((len(time) + 2,)) + b"\x18" + bytes((len(time),)) + time
+    )
+    assert body != plaintext
+    change = len(body) - len(plaintext)
+    head = 2 if body[1] < 0x80 else 3
+    body = (
+        bytes((0x62, 0x81))
+        + bytes((len(body) - head,))
+        + bytes((0x30, 0x81))
+        + bytes((body[head + 2] + change,))
+        + body[head + 3 :]
+    )
+    wrong = encode(EncryptedData, {"etype": 18, "cipher": held.session_key.encrypt(11, body)})
+    with pytest.raises(DecryptError):
+        Service(keytab_keys(realm.services)).accept(
+            Service(keytab_keys(realm.services)).open(held.ticket), 0x04E0, b"messages", wrong
+        )

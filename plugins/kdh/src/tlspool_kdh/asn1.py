@@ -8,6 +8,7 @@ nothing may follow, and whatever is wrong with the bytes is a ValueError.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
 from asn1crypto import core
@@ -19,8 +20,14 @@ def _at(number: int, *, optional: bool = False) -> dict[str, Any]:
     return {"explicit": number, "optional": True} if optional else {"explicit": number}
 
 
+class KerberosString(core.GeneralString):  # type: ignore[misc]
+    """RFC 4120 section 5.2.1 allows ASCII; what is beyond that is UTF-8 in all realms that have it."""
+
+    _encoding = "utf-8"
+
+
 class _Strings(core.SequenceOf):  # type: ignore[misc]
-    _child_spec = core.GeneralString
+    _child_spec = KerberosString
 
 
 class PrincipalName(core.Sequence):  # type: ignore[misc]
@@ -45,7 +52,7 @@ class Ticket(core.Sequence):  # type: ignore[misc]
     explicit = (1, 1)
     _fields = (
         ("tkt-vno", core.Integer, _at(0)),
-        ("realm", core.GeneralString, _at(1)),
+        ("realm", KerberosString, _at(1)),
         ("sname", PrincipalName, _at(2)),
         ("enc-part", EncryptedData, _at(3)),
     )
@@ -72,7 +79,7 @@ class EncTicketPart(core.Sequence):  # type: ignore[misc]
     _fields = (
         ("flags", core.BitString, _at(0)),
         ("key", EncryptionKey, _at(1)),
-        ("crealm", core.GeneralString, _at(2)),
+        ("crealm", KerberosString, _at(2)),
         ("cname", PrincipalName, _at(3)),
         ("transited", _Transited, _at(4)),
         ("authtime", core.GeneralizedTime, _at(5)),
@@ -90,7 +97,7 @@ class Authenticator(core.Sequence):  # type: ignore[misc]
     explicit = (1, 2)
     _fields = (
         ("authenticator-vno", core.Integer, _at(0)),
-        ("crealm", core.GeneralString, _at(1)),
+        ("crealm", KerberosString, _at(1)),
         ("cname", PrincipalName, _at(2)),
         ("cksum", Checksum, _at(3, optional=True)),
         ("cusec", core.Integer, _at(4)),
@@ -104,7 +111,7 @@ class Authenticator(core.Sequence):  # type: ignore[misc]
 class KRB5PrincipalName(core.Sequence):  # type: ignore[misc]
     """RFC 4556 section 3.2.2: a principal with its realm."""
 
-    _fields = (("realm", core.GeneralString, _at(0)), ("principalName", PrincipalName, _at(1)))
+    _fields = (("realm", KerberosString, _at(0)), ("principalName", PrincipalName, _at(1)))
 
 
 def decode(kind: type[core.Sequence], data: bytes) -> dict[str, Any]:
@@ -116,6 +123,13 @@ def decode(kind: type[core.Sequence], data: bytes) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"no {kind.__name__}: {error}") from None
     return values
+
+
+def seconds(moment: object) -> float:
+    """A KerberosTime as seconds since the epoch. Raises ValueError for what GeneralizedTime allows beside it, like the year 0 or local time."""
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError(f"{moment} is no time in UTC")
+    return moment.timestamp()
 
 
 def encode(kind: type[core.Sequence], values: dict[str, Any]) -> bytes:

@@ -57,7 +57,7 @@ def keytab_keys(keytab: str) -> FindKey:
         try:
             table = krb5.kt_resolve(context, keytab.encode())
             entry = krb5.kt_get_entry(context, table, _native(context, principal), kvno or 0, enctype)
-        except krb5.Krb5Error as error:
+        except (krb5.Krb5Error, OverflowError) as error:  # numbers are the peer's
             raise LookupError(f"no key for {principal}, encryption type {enctype}, in {keytab}: {error}") from None
         return KerberosKey(enctype, entry.key.data)
 

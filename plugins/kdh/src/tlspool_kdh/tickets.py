@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tlspool_core.api import BadCertificate, CertificateExpired, CertificateUnknown, DecryptError, IllegalParameter, InternalError
-from tlspool_kdh.asn1 import Authenticator, EncryptedData, EncTicketPart, Ticket, decode, encode
+from tlspool_kdh.asn1 import Authenticator, EncryptedData, EncTicketPart, Ticket, decode, encode, seconds
 from tlspool_kdh.codes import CHECKSUMS, KEY_USAGE
 from tlspool_kdh.crypto import KerberosKey, WrongKey, new_key
 from tlspool_kdh.replay import NoRoom, Repeated, ReplayCache
@@ -108,25 +108,26 @@ class Service:
             inner = decode(EncTicketPart, key.decrypt(_TICKET_USAGE, sealed["cipher"]))
             client = Principal.of(inner["cname"], inner["crealm"])
             session_key = KerberosKey(inner["key"]["keytype"], inner["key"]["keyvalue"])
+            begins, ends = seconds(inner["starttime"] or inner["authtime"]), seconds(inner["endtime"])
         except LookupError as error:
             raise CertificateUnknown(str(error)) from None
         except WrongKey:
             raise BadCertificate("the ticket cannot be opened with the key of its service") from None
         except ValueError as error:
             raise BadCertificate(f"the ticket is malformed: {error}") from None
-        self._judge_times(inner)
-        _judge_path(inner, service)
-        _judge_restrictions(inner, "ticket")
-        return OpenedTicket(client, service, session_key, inner["endtime"].timestamp())
-
-    def _judge_times(self, inner: dict[str, Any]) -> None:
-        now, begins = self.now(), inner["starttime"] or inner["authtime"]
         if _flag(inner, _INVALID):
             raise BadCertificate("the ticket is postdated and was not validated")
-        if begins.timestamp() > now + self.skew:
-            raise BadCertificate(f"the ticket is valid from {begins:%Y-%m-%d %H:%M:%S} UTC, which is yet to come")
-        if inner["endtime"].timestamp() < now - self.skew:
-            raise CertificateExpired(f"the ticket ended at {inner['endtime']:%Y-%m-%d %H:%M:%S} UTC")
+        self._judge_times(begins, ends)
+        _judge_path(inner, service)
+        _judge_restrictions(inner, "ticket")
+        return OpenedTicket(client, service, session_key, ends)
+
+    def _judge_times(self, begins: float, ends: float) -> None:
+        now = self.now()
+        if begins > now + self.skew:
+            raise BadCertificate(f"the ticket is valid from {_text(begins)}, which is yet to come")
+        if ends < now - self.skew:
+            raise CertificateExpired(f"the ticket ended at {_text(ends)}")
 
     def accept(self, opened: OpenedTicket, scheme: int, content: bytes, signature: bytes) -> bytes:
         """Check an Authenticator over `content`; returns its plaintext. Raises DecryptError or IllegalParameter."""
@@ -140,9 +141,9 @@ class Service:
         if values["crealm"] != opened.client.realm or tuple(values["cname"]["name-string"]) != opened.client.names:
             raise DecryptError("the authenticator is of another client than the ticket")
         _judge_restrictions(values, "authenticator")
-        made = values["ctime"].timestamp()
+        made = seconds(values["ctime"])
         if abs(made - self.now()) > self.skew:
-            raise DecryptError(f"the clocks differ by more than {self.skew:g} s: the authenticator was made at {values['ctime']}")
+            raise DecryptError(f"the clocks differ by more than {self.skew:g} s: the authenticator was made at {_text(made)}")
         self._once(plaintext, made)
         return plaintext
 
@@ -153,6 +154,10 @@ class Service:
             raise DecryptError("the authenticator was used before") from None
         except NoRoom as error:
             raise InternalError(str(error)) from None
+
+
+def _text(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _judge_path(inner: dict[str, Any], service: Principal) -> None:
@@ -212,7 +217,9 @@ def open_authenticator(session_key: KerberosKey, signature: bytes) -> tuple[byte
         if sealed["etype"] != session_key.enctype or sealed["kvno"] is not None:
             raise ValueError("not encrypted as the session key demands")
         plaintext = session_key.decrypt(KEY_USAGE, sealed["cipher"])
-        return plaintext, decode(Authenticator, plaintext)
+        values = decode(Authenticator, plaintext)
+        seconds(values["ctime"])
+        return plaintext, values
     except WrongKey:
         raise DecryptError("the authenticator is not encrypted with the session key of the ticket") from None
     except ValueError as error:
