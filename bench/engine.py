@@ -168,6 +168,7 @@ def handshakes(count: int) -> dict[str, Figure]:
             turns.append(functools.partial(_turn, f"{text}, {kind}, resumed", case, *case.session()))
     for name, work in _primitives().items():
         turns.append(functools.partial(_turn_of_primitives, f"{LEAST}, {name}", work))
+        turns.append(functools.partial(_turn_of_loop, f"{LEAST}, {name}, in a loop", work))
     found: dict[str, list[float]] = {}
     for number in range(count + 1):
         for turn in turns:
@@ -175,8 +176,6 @@ def handshakes(count: int) -> dict[str, Figure]:
                 if number:  # the first fills caches
                     found.setdefault(name, []).append(seconds)
     rows = {name: Figure(_quickest(values) * 1e6, "us") for name, values in found.items()}
-    for name, work in _primitives().items():
-        rows[f"{LEAST}, {name}, in a loop"] = Figure(_quickest([_seconds(work) for _ in range(count)]) * 1e6, "us")
     return rows | _ratios({name: figure.value for name, figure in rows.items()})
 
 
@@ -199,11 +198,14 @@ def _turn_of_primitives(name: str, work: Callable[[], Iterator[None]]) -> dict[s
     return {name: seconds}
 
 
-def _seconds(work: Callable[[], Iterator[None]]) -> float:
-    begin = time.thread_time()
-    for _ in work():
-        pass
-    return time.thread_time() - begin
+def _turn_of_loop(name: str, work: Callable[[], Iterator[None]]) -> dict[str, float]:
+    """The same when nothing else has been done in between."""
+    for _ in range(4):
+        begin = time.thread_time()
+        for _ in work():
+            pass
+        seconds = time.thread_time() - begin
+    return {name: seconds}
 
 
 def _primitives() -> dict[str, Callable[[], Iterator[None]]]:
