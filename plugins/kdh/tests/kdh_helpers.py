@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import krb5
-from kdh_peer import SessionKey
+from kdh_kerberos import SessionKey
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES
 from tlspool_kdh.exchange import TicketCredential, TicketPeer
 from tlspool_kdh.mit import Sought, Source

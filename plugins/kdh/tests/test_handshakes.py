@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 from kdh_helpers import MAIL, PARTS, WEB, TicketAnswers, fetch, source
-from tlspool_kdh.asn1 import EncryptedData, EncTicketPart, Ticket, encode
+from tlspool_kdh.asn1 import EncryptedData, EncTicketPart, Ticket, decode, encode
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
@@ -319,13 +322,13 @@ def test_numbers_of_tickets_that_no_keytab_has(realm: Any, numbers: dict[str, in
         Service(keytab_keys(realm.services)).open(ticket)
 
 
-@pytest.mark.parametrize("time", [b"00000101000000Z", b"20260101000000", b"20260101000000+0100", b"20261399000000Z", b"2026"])
-def test_times_that_are_none(realm: Any, held: ClientTicket, time: bytes) -> None:
+@pytest.mark.parametrize("moment", [b"00000101000000Z", b"20260101000000", b"20260101000000+0100", b"20261399000000Z", b"2026"])
+def test_times_that_are_none(realm: Any, held: ClientTicket, moment: bytes) -> None:
     """GeneralizedTime knows more than KerberosTime allows; what a client puts into an Authenticator is its own business."""
     made = make_authenticator(held, 0x04E0, b"messages", 1_800_000_000)
     plaintext, _ = open_authenticator(held.session_key, made)
     body = plaintext.replace(
-        b"\xa5\x11\x18\x0f20270115080000Z", b"\xa5" + bytes((len(time) + 2,)) + b"\x18" + bytes((len(time),)) + time
+        b"\xa5\x11\x18\x0f20270115080000Z", b"\xa5" + bytes((len(moment) + 2,)) + b"\x18" + bytes((len(moment),)) + moment
     )
     assert body != plaintext
     change = len(body) - len(plaintext)
@@ -342,3 +345,29 @@ def test_times_that_are_none(realm: Any, held: ClientTicket, time: bytes) -> Non
         Service(keytab_keys(realm.services)).accept(
             Service(keytab_keys(realm.services)).open(held.ticket), 0x04E0, b"messages", wrong
         )
+
+
+def test_damage_inside_of_what_is_sealed_is_a_refusal(realm: Any, held: ClientTicket) -> None:
+    """A client can seal whatever it likes in an Authenticator, and a KDC that is not ours in a ticket; nothing but a TlsError comes of it."""
+    lot, key = random.Random(5), keytab_keys(realm.services)(Principal.parse(WEB), 18, None)
+    service = Service(lambda *_: key)
+    opened, whole = service.open(held.ticket), seal_ticket(key)
+    part = key.decrypt(2, decode(Ticket, whole)["enc-part"]["cipher"])
+    refusals = 0
+    for _ in range(400):
+        plaintext, _ = open_authenticator(held.session_key, make_authenticator(held, 0x04E0, b"messages", time.time()))
+        proof = encode(EncryptedData, {"etype": 18, "cipher": held.session_key.encrypt(11, damaged(plaintext, lot))})
+        outer = decode(Ticket, whole) | {"enc-part": {"etype": 18, "cipher": key.encrypt(2, damaged(part, lot))}}
+        for attempt in (partial(service.accept, opened, 0x04E0, b"messages", proof), partial(service.open, encode(Ticket, outer))):
+            try:
+                attempt()
+            except TlsError:
+                refusals += 1
+    assert refusals > 400
+
+
+def damaged(data: bytes, lot: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(lot.randint(1, 4)):
+        changed[lot.randrange(len(changed))] = lot.randrange(256)
+    return bytes(changed)

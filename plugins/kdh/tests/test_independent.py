@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from kdh_helpers import WEB, TicketAnswers, fetch, service_key, source
-from kdh_peer import P256, P384, P521, AlertCame, Client, Server, SessionKey
+from kdh_kerberos import SessionKey
+from kdh_peer import P256, P384, P521, AlertCame, Client, Server
 from tlspool_kdh.codes import FORM, SCHEMES, SUITES, TICKET_TYPE
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.mit import keytab_keys
