@@ -152,6 +152,7 @@ class AeadProtection(Protection):
     overhead = TAG_LENGTH
 
     def __init__(self, kind: CipherKind, key: bytes, iv: bytes) -> None:
+        assert len(key) == kind.key_length
         self.sequence = 0
         self.update_after = kind.update_after
         self._kind = kind

@@ -99,6 +99,7 @@ class TicketKeeper:
         if len(sessions) >= MAX_UNTAKEN:
             del sessions[0]
         sessions.append(StoredSession(message.ticket, state.build(), now))
+        state.secret = b""
 
 
 # --- server ----------------------------------------------------------------------------------------------------------------------
