@@ -16,7 +16,6 @@ handshake: the salts of the first stages, and the early secret without PSK.
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from typing import Final
 
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -40,7 +39,6 @@ def _hkdf_expand(hash_name: str, secret: bytes, info: bytes, length: int) -> byt
     return output[:length]
 
 
-@cache
 def _label(label: bytes, length: int) -> bytes:
     """The head of HkdfLabel: all but the context (RFC 8446 section 7.1)."""
     return u16(length) + vector8(b"tls13 " + label)
