@@ -113,6 +113,8 @@ def best_scheme(credential: Credential, usable: Container[int]) -> int | None:
 
 def allowed_types(settings: Settings, version: Version, types: Iterable[int]) -> Sequence[int]:
     """The certificate types among these that may be used in this version: a plugin's form may be for one only."""
+    if not settings.extra_forms:
+        return tuple(types)
     excluded = [form.certificate_type for form in settings.extra_forms if version not in form.versions]
     return [kind for kind in types if kind not in excluded]
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from tlspool_core.tls.alerts import InappropriateFallback, NoVersionInCommon
+from tlspool_core.tls.driver import Wait
 from tlspool_core.tls.enums import FALLBACK_SCSV
 from tlspool_core.tls.enums import ExtensionType as Ext
 from tlspool_core.tls.extension_contents import parse_u16s8
@@ -18,16 +22,16 @@ async def accept(hs: Handshake[ServerSettings]) -> Established:
     return await continue_accept(hs, await hs.read(ClientHello, add=False))
 
 
-async def continue_accept(hs: Handshake[ServerSettings], hello: ClientHello) -> Established:
-    """From a ClientHello (in `hs.raw`, not in the transcript) to the established session."""
+def continue_accept(hs: Handshake[ServerSettings], hello: ClientHello) -> Coroutine[Wait, Any, Established]:
+    """From a ClientHello (in `hs.raw`, not in the transcript): the coroutine of the version that it selects, to be awaited."""
     _check_fallback(hs.settings, hello)
     version = _select_version(hs.settings, hello)
     hs.start_version(version)
     hs.channel.check_boundary()  # in either version, the client has to wait for our answer
     if version == TLS13:
-        return await server13.serve(hs, hello)
+        return server13.serve(hs, hello)
     hs.transcript.add(hs.raw)
-    return await server12.serve(hs, hello)
+    return server12.serve(hs, hello)
 
 
 def _check_fallback(settings: ServerSettings, hello: ClientHello) -> None:
