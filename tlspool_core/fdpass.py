@@ -53,7 +53,8 @@ class Descriptor:
         """Hand over ownership as a socket object. Raises OSError, and closes, if it is no socket."""
         fd = self.take()
         try:
-            return socket.socket(fileno=fd)
+            # family and type as the kernel says; the protocol, which follows from them for us, is not asked for
+            return socket.socket(-1, -1, 0, fd)
         except OSError:
             os.close(fd)
             raise

@@ -60,6 +60,34 @@ def test_a_session_ends_with_the_connection_that_made_it(daemon: DaemonProcess) 
         assert client.plaintext.recv(1) == b""
 
 
+_SAYS_AND_EXITS = """
+import os, socket, sys
+from tlspool_core.client import Pool
+
+pool = Pool(sys.argv[1])
+session = pool.starttls_server(socket.socket(fileno=int(sys.argv[2])), localid=sys.argv[3])
+session.plaintext.sendall(bytes(int(sys.argv[4])))
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_the_last_words_of_a_program_that_exits_arrive_whole(daemon: DaemonProcess, size: int) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        words = [str(daemon.path), str(theirs.fileno()), SERVER, str(size)]
+        program = subprocess.Popen(
+            [sys.executable, "-c", _SAYS_AND_EXITS, *words], pass_fds=[theirs.fileno()], env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+    with daemon.pool.starttls_client(ours, remoteid=SERVER) as session:
+        heard = 0
+        while data := session.plaintext.recv(65536):
+            heard += len(data)
+            time.sleep(0.005)  # a slow reader: the program is gone long before all has been sent
+    assert program.wait(10) == 0
+    assert heard == size
+
+
 def test_fork_lets_a_session_outlive_its_maker_and_be_taken_over(daemon: DaemonProcess) -> None:
     application = Pool(daemon.path)
     server, client = established(daemon, application, FLAGS.FORK)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tlspool_core.fdpass import Descriptor
-from tlspool_core.pool import relay_pace
+from tlspool_core.pool import relay, relay_pace
 from tlspool_core.pool.linger import close_lingering
 from tlspool_core.pool.relay_commons import SMALL_BATCH, commons_of
 from tlspool_core.testing.peers import Answers, answer_all, software_credential
@@ -85,6 +85,46 @@ def test_application_leaves_and_its_words_arrive(bench: Any) -> None:
         assert case.peer.connection.peer_closed
         await sending
         assert (await case.ended())[0] == "closed"
+
+    bench.run(run())
+    case.finish()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_last_words_arrive_and_nothing_after_them(bench: Any, kind: int) -> None:
+    """The application has left, and another process still holds its socket: what was written arrives, what would follow does not."""
+    case = bench.case(*socket.socketpair(type=kind), start=False)
+    size = 1000 if kind == socket.SOCK_SEQPACKET else 100000
+    case.app.sendall(DATA[:size])
+
+    async def run() -> None:
+        case.relay.start()
+        case.relay.leave("application gone")
+        with pytest.raises(BrokenPipeError):
+            case.app.sendall(b"more")
+        await bench.thread(case.peer.send, DATA)  # is read, though no one wants it
+        assert await bench.thread(case.peer.recv_all) == DATA[:size]
+        assert case.peer.connection.peer_closed
+        assert await case.ended() == ("application gone", case.closed[0][1], size)
+        assert recv_all(case.app) in (b"", DATA[: case.closed[0][1]])
+        assert commons_of(bench.loop).held == 0
+
+    bench.run(run())
+    case.finish()
+
+
+def test_last_words_are_not_kept_for_a_peer_that_does_not_listen(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_LAST_WORDS", 0.3)
+    case = bench.case()
+
+    async def run() -> None:
+        sending = bench.thread(case.app.sendall, DATA * 6)
+        done, _ = await asyncio.wait([sending], timeout=0.5)
+        assert not done, "the peer's buffers took it all"
+        case.relay.leave("application gone")
+        assert (await case.ended())[0] == "application gone"
+        with pytest.raises(BrokenPipeError):
+            await sending
 
     bench.run(run())
     case.finish()

@@ -32,6 +32,7 @@ from tlspool_core.pool.credentials import Credentials
 from tlspool_core.pool.desks import Desks
 from tlspool_core.pool.engine import Engine, blocking
 from tlspool_core.pool.key_watch import KeyWatch
+from tlspool_core.pool.relay_ends import enlarge_buffers
 from tlspool_core.pool.session import Session
 from tlspool_core.pool.status import Counters
 from tlspool_core.pool.tickets import ClientSessions, Seed, TicketKeys
@@ -252,6 +253,9 @@ def adopt(descriptor: Descriptor) -> socket.socket:
         if isinstance(peer, tuple):  # which those of UNIX sockets are not
             # records are whole when they are sent; waiting for more would delay the last one of a burst
             owned.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            owned.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        else:
+            enlarge_buffers(owned)
     except OSError:
         owned.close()
         raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a connected stream socket") from None

@@ -14,7 +14,8 @@ What it has to say (answers to KeyUpdate, alerts) is sent at once.  If it asks a
 
 Halves: end of input from the application becomes close_notify and the end of our TCP half; close_notify becomes the end of
 input for the application.  When both halves are through, the relay ends.  A connection that fails ends both halves: its alert is
-sent, what was received before is still delivered.  An application that is gone does not take what it wrote before with it.
+sent, what was received before is still delivered.  An application that is gone does not take what it wrote before with it: `leave`
+has that sent, within a time that no peer can draw out.
 
 A relay ends in one place, `_finish`, which closes what is still open and calls `on_closed`, once.
 """
@@ -30,7 +31,7 @@ from typing import Final
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool.linger import linger
 from tlspool_core.pool.relay_commons import BATCH, commons_of
-from tlspool_core.pool.relay_ends import cipher_end, plain_end
+from tlspool_core.pool.relay_ends import SocketEnd, plain_end
 from tlspool_core.pool.relay_pace import STREAM, Pace
 from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE, Watched
 from tlspool_core.tls.bulk import complete_record, open_batch, seal_batch, sealed_capacity
@@ -42,6 +43,8 @@ _NOTHING: Final = memoryview(b"")
 _RECORDS: Final = 16
 # A peer that makes us answer (KeyUpdate) and does not read the answers is not read either beyond this.
 _MOST_ANSWERS: Final = 2 * BATCH
+# For the last words of an application that has left: seconds in which a slow peer takes a socket's buffer, and a stuck one is given up.
+_LAST_WORDS: Final = 30.0
 
 
 class Relay(Watched):
@@ -52,6 +55,7 @@ class Relay(Watched):
 
     __slots__ = (
         "_asked",
+        "_cause",
         "_commons",
         "_connection",
         "_in_over",
@@ -84,7 +88,7 @@ class Relay(Watched):
 
         Raises OSError if the plaintext descriptor is of a kind that cannot be relayed; then both are closed.
         """
-        near = cipher_end(cipher)
+        near = SocketEnd(cipher)
         try:
             super().__init__(loop, near, plain_end(plain), idle_timeout, session_timeout)
         except OSError:
@@ -98,6 +102,7 @@ class Relay(Watched):
         self._partial = b""  # from the peer, not opened yet: normally the beginning of a record
         self._untold = False  # data was opened of which the connection does not know
         self._asked: AnyQuestion | None = None
+        self._cause = "closed"  # of an end in which nothing fails
         self._in_over = False  # the peer sends no more
         self._out_over = False  # the application sends no more, close_notify is on its way
         self._pace_in, self._pace_out = Pace(), Pace()
@@ -121,6 +126,14 @@ class Relay(Watched):
         if not self.closed:
             self._connection.close()
             self._finish(cause)
+
+    def leave(self, cause: str) -> None:
+        """The application has gone: send what it wrote before, drop what comes for it, and end for this cause."""
+        if not self.closed:
+            self._cause = cause
+            self.limit(None, _LAST_WORDS, cause)
+            self._plain.refuse_more()
+            self._run(self._drop_plain)
 
     def abort(self, cause: str) -> None:
         """End at once, without a word to the peer."""
@@ -342,6 +355,14 @@ class Relay(Watched):
         """The application reads no more: what comes for it is dropped, but the connection goes on while it writes."""
         self._plain.can_write = False
 
+    def _drop_plain(self) -> None:
+        """Nobody is left for whom to keep what the peer has sent."""
+        self._plain_lost()
+        self._commons.held -= len(self._to_plain)
+        self._to_plain = _NOTHING
+        self._pace_in.full = False
+        self._resume_opening()
+
     def _failed(self) -> None:
         """The connection has failed: nothing goes either way, but the alert, and what was received before."""
         self._in_over = self._out_over = True
@@ -432,7 +453,7 @@ class Relay(Watched):
         if self._out_over and not self._to_cipher and self._cipher.can_write:
             self._cipher.end_writing()
         if not self._plain.can_write and not self._cipher.can_write:
-            self._finish(str(self._connection.failed or "closed"))
+            self._finish(str(self._connection.failed or self._cause))
 
     def _needed(self) -> int:
         needed = 0

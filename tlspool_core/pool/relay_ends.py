@@ -68,6 +68,9 @@ class End:
         """The other side shall see that no one reads what it writes."""
         self.can_read = False
 
+    def refuse_more(self) -> None:
+        """What was written before can still be read, and then comes the end; where that cannot be had, whoever writes may go on."""
+
     def hung_up(self) -> bool:
         """The other side is gone altogether, not only its sending half."""
         poll = select.poll()
@@ -100,6 +103,9 @@ class SocketEnd(End):
         if self.can_read:
             self.can_read = False
             self._shut(socket.SHUT_RD)
+
+    def refuse_more(self) -> None:
+        self._shut(socket.SHUT_RD)  # the queue stays
 
     def _shut(self, half: int) -> None:
         try:
@@ -186,18 +192,6 @@ def enlarge_buffers(connected: socket.socket) -> None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
 
 
-def cipher_end(connected: socket.socket) -> SocketEnd:
-    """The end that carries TLS: a stream socket, which becomes the relay's."""
-    # the kernel's number costs less than the socket module's enumeration, here and below
-    if connected.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) in (socket.AF_INET, socket.AF_INET6):
-        with contextlib.suppress(OSError):
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    else:
-        enlarge_buffers(connected)
-    return SocketEnd(connected)
-
-
 def plain_end(plain: Descriptor | socket.socket) -> End:
     """The end that carries plaintext, which becomes the relay's. Raises OSError, and closes, if its kind is of no use."""
     if isinstance(plain, Descriptor):
@@ -205,6 +199,7 @@ def plain_end(plain: Descriptor | socket.socket) -> End:
         if not stat.S_ISSOCK(mode):
             return (FileEnd if stat.S_ISREG(mode) else PipeEnd)(plain.take())
         plain = plain.socket()
+    # the kernel's number costs less than the socket module's enumeration
     kind = plain.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     if kind not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         plain.close()

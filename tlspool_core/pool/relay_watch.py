@@ -157,14 +157,14 @@ class Watched(ABC):
 
     # --- time --------------------------------------------------------------------------------------------------------------------
 
-    def limit(self, idle_timeout: float | None, session_timeout: float | None) -> None:
-        """Limits in seconds from now on, instead of those of before; None: there is none."""
+    def limit(self, idle_timeout: float | None, session_timeout: float | None, cause: str = "session timeout") -> None:
+        """Limits in seconds from now on, instead of those of before; None: there is none. `cause` is that of the second."""
         self._cancel_timers()
         loop = self._loop
         self._idle_timeout = idle_timeout
         self._last_active = loop.time()
         self._idle_timer = None if idle_timeout is None else loop.call_later(idle_timeout, self._check_idle)
-        self._session_timer = None if session_timeout is None else loop.call_later(session_timeout, self.close, "session timeout")
+        self._session_timer = None if session_timeout is None else loop.call_later(session_timeout, self.close, cause)
 
     def _cancel_timers(self) -> None:
         for timer in (self._idle_timer, self._session_timer):

@@ -22,7 +22,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
 
 log = logging.getLogger("tlspool.session")
+
+_GONE: Final = "application gone"
 
 _TLS13 = 0x0304
 _LOOK_AGAIN = 0.1  # seconds, while a server's consent is awaited
@@ -428,10 +430,16 @@ class Session:
     # --- the end -------------------------------------------------------------------------------------------------------------
 
     def maker_gone(self) -> None:
-        """The connection that requested the session has ended."""
+        """The connection that requested the session has ended, and with it the session, unless it was meant to go on.
+
+        A program that writes its last words and exits has closed everything before they are on their way, so they are sent first.
+        """
         self.maker = None
-        if self.relay is None or not self.wishes.fork:
-            self.close("application gone")
+        if self.relay is None:
+            self.close(_GONE)
+        elif not self.wishes.fork:
+            self.pool.control.remove(self.request.ctlkey, self)
+            self.relay.leave(_GONE)
 
     def close(self, reason: str = "closed") -> None:
         """Release everything; harmless if done before."""

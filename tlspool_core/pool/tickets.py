@@ -150,7 +150,7 @@ class TicketKeys:
         if len(state) > _MAX_STATE:
             return None
         epoch = self._now_epoch()
-        key = self._key(epoch)
+        key = self._keys.get(epoch) or self._key(epoch)
         if key is None:
             return None
         nonce = os.urandom(_NONCE)
