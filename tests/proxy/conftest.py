@@ -50,12 +50,13 @@ class Inside:
 
     def __init__(self, rules: Rules, **more: Any) -> None:
         self.port = free_port()
-        settings = ProxySettings(rules, Endpoint("127.0.0.1", self.port), **more)
+        listening = more.pop("listen", Endpoint("127.0.0.1", self.port))
+        settings = ProxySettings(rules, listening, **more)
         self._loop = asyncio.new_event_loop()
         self._task = self._loop.create_task(run(settings))
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        eventually(lambda: self._task.done() or listens(self.port))
+        eventually(lambda: self._task.done() or listens(self.port) or (listening.path and Path(listening.path).exists()))
 
     def _run(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -226,10 +227,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyWorld]:
         daemons[0].pool.ping()
         return daemons[0]
 
-    yield ProxyWorld(tmp_path_factory.mktemp("world"), start)
-    for daemon in daemons:
-        daemon.stop()
-        print(daemon.text)
+    try:
+        yield ProxyWorld(tmp_path_factory.mktemp("world"), start)
+    finally:
+        for daemon in daemons:
+            daemon.stop()
+            print(daemon.text)
 
 
 class Site(ThreadingHTTPServer):

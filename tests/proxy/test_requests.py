@@ -5,15 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from conftest import eventually
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from tests.proxy import conftest as harness
 from tests.proxy.conftest import Inside, RawSite, drain
-from tlspool_core.tools.endpoints import EndpointError
-from tlspool_core.tools.http_proxy import wire
+from tlspool_core.tools.endpoints import Endpoint, EndpointError
+from tlspool_core.tools.http_proxy import forward, wire
+from tlspool_core.tools.http_proxy.rules import Destination, Pattern, Rules
 from tlspool_core.tools.http_proxy.server import read_login
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -340,10 +344,8 @@ def test_it_does_not_talk_to_itself(inside: Callable[..., Inside], raw: Callable
 
 
 def test_its_own_port_is_never_a_site(inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.proxy import conftest
-
-    port = conftest.free_port()
-    monkeypatch.setattr(conftest, "free_port", lambda: port)
+    port = harness.free_port()
+    monkeypatch.setattr(harness, "free_port", lambda: port)
     proxy = inside(port)
     assert b" 508 " in proxy.ask(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % port)
 
@@ -364,6 +366,91 @@ def test_who_does_not_log_in_gets_nothing(inside: Callable[..., Inside], raw: Ca
     assert not site.heard
     assert proxy.ask(request % (site.url, b"Proxy-Authorization: Basic am9objpzZWNyZXQ=\r\n")).endswith(b"ok")
     assert b"Authorization" not in site.heard
+
+
+def test_a_site_that_does_not_answer(
+    inside: Callable[..., Inside], raw: Callable[..., RawSite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "ANSWER_TIME", 0.2)
+    site = raw(lambda connection, site: connection.recv(1 << 20) and connection.recv(1) and None)
+    request = b"GET %s/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    heard = inside(site.port).ask(request % site.url)
+    assert heard.startswith(b"HTTP/1.1 504 Gateway Timeout\r\n")
+    assert b" 502 " in inside(80).ask(request % b"http://name.invalid"), "a name that there is not"
+
+
+def test_a_pool_that_is_not_there(raw: Callable[..., RawSite], tmp_path: Path) -> None:
+    site = raw(answering(OK))
+    destination = Destination((Pattern.parse("*"),), connect=Endpoint("127.0.0.1", site.port))
+    with closing(Inside(Rules((destination,)), pool=tmp_path / "nothing")) as proxy:
+        heard = proxy.ask(b"GET http://example.com/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b" 503 " in heard and b"Start it: tlspool serve" in heard
+
+
+def test_a_destination_that_is_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = harness.free_port()
+    monkeypatch.setattr(harness, "free_port", lambda: port)
+    destination = Destination((Pattern.parse("*"),), connect=Endpoint("127.0.0.1", port))
+    with closing(Inside(Rules((destination,)))) as proxy:
+        assert b" 508 " in proxy.ask(b"GET http://example.com/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+
+
+def test_on_a_socket_of_the_persons_own(inside: Callable[..., Inside], raw: Callable[..., RawSite], tmp_path: Path) -> None:
+    site = raw(answering(OK))
+    path = tmp_path / "proxy.sock"
+    inside(site.port, listen=Endpoint(path=str(path)))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET %s/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % site.url)
+        assert drain(client).endswith(b"ok")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            b"GET ",
+            b"CONNECT ",
+            b"POST ",
+            b"http://",
+            b"https://",
+            b"127.0.0.1:",
+            b"0",
+            b"a",
+            b"/",
+            b" HTTP/1.1",
+            b" HTTP/1.0",
+            b"\r\n",
+        ),
+        *(
+            b"Host: ",
+            b"Content-Length: ",
+            b"Transfer-Encoding: chunked",
+            b"Connection: ",
+            b"close",
+            b"upgrade",
+            b"Upgrade: websocket",
+        ),
+        *(b"Expect: 100-continue", b"5\r\n", b"\xff", b"*", b"?", b"#", b"[", b"]", b"@", b"%", b":", b"\0", b"\n"),
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PIECES, max_size=25).map(b"".join))
+def test_whatever_comes_is_answered_or_left(fuzzed: Inside, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+    with fuzzed.connect() as client:
+        with suppress(OSError):
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+        heard = drain(client)
+    assert not heard or heard.startswith(b"HTTP/1.1 ")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], "an exception got through"
+
+
+@pytest.fixture
+def fuzzed(inside: Callable[..., Inside]) -> Inside:
+    return inside(1)
 
 
 def test_a_page_escapes_what_comes_from_elsewhere(inside: Callable[..., Inside]) -> None:

@@ -47,7 +47,7 @@ def test_what_is_started_is_a_command_with_these_options(unit: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd, which knows its keys, is not installed")
 def test_systemd_understands_the_units(tmp_path: Path) -> None:
     for unit in UNITS:
-        text = re.sub(r"^(ExecStart=)\S+", rf"\1{sys.executable}", unit.read_text(), flags=re.M)
+        text = re.sub(r"^(Exec\w+=)\S+", rf"\1{sys.executable}", unit.read_text(), flags=re.M)
         (tmp_path / unit.name.replace("@.", "@x.")).write_text(text)
     paths = [str(path) for path in tmp_path.iterdir() if "user" not in path.name]
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True, check=False)

@@ -32,7 +32,7 @@ def read_settings(file: Path, pool: Path | None) -> ProxySettings:
         open_to_network=root.boolean("open_to_network", False),
         login_file=_path(root, "login_file"),
         authority=_path(root, "authority"),
-        limit=root.integer("limit", 512, 1, 100_000),
+        limit=root.integer("limit", 256, 1, 100_000),
         pool=pool,
     )
     root.finish()

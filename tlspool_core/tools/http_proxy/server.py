@@ -35,7 +35,7 @@ class ProxySettings:
     open_to_network: bool = False
     login_file: Path | None = None
     authority: Path | None = None
-    limit: int = 512
+    limit: int = 256
     pool: Path | None = None
 
     def fault(self) -> tuple[str, str] | None:
