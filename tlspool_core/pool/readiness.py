@@ -24,7 +24,7 @@ import select
 import selectors
 from collections.abc import Callable, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, SelectorKey
-from typing import Any, Final
+from typing import Any, Final, TypeVarTuple
 
 log = logging.getLogger("tlspool.daemon")
 
@@ -35,6 +35,7 @@ _OUT: Final = select.EPOLLOUT
 _MASKS: Final = (0, _IN, _OUT, _IN | _OUT)
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
+Arguments = TypeVarTuple("Arguments")
 
 
 class _Watch:
@@ -187,7 +188,7 @@ class PoolLoop(asyncio.SelectorEventLoop):
         self._readiness = Readiness()
         super().__init__(self._readiness)
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def add_reader(self, fd: Any, callback: Callable[[*Arguments], Any], *args: *Arguments) -> None:
         """Call `callback(*args)` whenever `fd`, a number or what has a `fileno()`, can be read; in no particular context."""
         self._readiness.call_reader(fd if type(fd) is int else fd.fileno(), (callback, args))
 
@@ -195,7 +196,7 @@ class PoolLoop(asyncio.SelectorEventLoop):
         """Stop that, before the descriptor is closed; whether there was something to stop."""
         return self._readiness.call_reader(fd if type(fd) is int else fd.fileno(), None)
 
-    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def add_writer(self, fd: Any, callback: Callable[[*Arguments], Any], *args: *Arguments) -> None:
         """As `add_reader`, for writing."""
         self._readiness.call_writer(fd if type(fd) is int else fd.fileno(), (callback, args))
 

@@ -39,13 +39,13 @@ D = TypeVar("D")
 
 
 @cache
-def _names_of(kind: type[Any]) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+def _names_of(kind: Any) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
     """The fields of a kind of message, and what takes their values out of one."""
     names = tuple(each.name for each in fields(kind))
     return names, attrgetter(*names)
 
 
-def _as(kind: type[D], data: Any, changes: dict[str, Any]) -> D:
+def _as(kind: Callable[..., D], data: Any, changes: dict[str, Any]) -> D:
     """The same data, with changes, as a message of a kind that has the same fields."""
     names, values_of = _names_of(kind)
     values = values_of(data)

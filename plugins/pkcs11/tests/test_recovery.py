@@ -320,7 +320,8 @@ def test_a_library_that_hangs_while_it_loads_keeps_neither_the_pool_nor_other_ke
 
     async def work(store: Any) -> None:
         async with asyncio.timeout(20):
-            while [module["state"] for module in (await store.status())["modules"]] != ["starting", "up"]:
+            states = ["starting", "up"]  # of worker processes, which have no event
+            while [module["state"] for module in (await store.status())["modules"]] != states:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert await works(await store.find(URI))
         assert (await store.status())["modules"][0]["state"] == "starting"
