@@ -115,7 +115,6 @@ async def _full(hs: Hs, plan: Plan) -> Established:
     exchange = await _read_key_exchange(hs, plan)
     await _read_request(hs, plan)
     await hs.read(ServerHelloDone)
-    hs.channel.check_boundary()  # the server has to wait for our answer
     hs.channel.check_boundary()  # the server has to wait for our flight
     if plan.peer is not None:
         await hs.judge(plan.peer)
