@@ -190,6 +190,7 @@ class Person:
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has it ignored by what it runs in the background
             variables = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")} | (environment or {})
             program = "from tlspool_core.cli.root import tlspool; tlspool()"
             os.execve(  # noqa: S606 - no shell is wanted
