@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -82,14 +84,18 @@ def test_the_table_has_room_for_a_busy_server() -> None:
 
 def test_files_that_will_not_do(tmp_path: Path) -> None:
     (tmp_path / "short").write_bytes(b"notes")
+    (tmp_path / "short").chmod(0o600)
     (tmp_path / "shared").touch()
-    (tmp_path / "shared").chmod(0o666)
+    (tmp_path / "shared").chmod(0o622)
+    (tmp_path / "readable").touch()
+    (tmp_path / "readable").chmod(0o644)
     (tmp_path / "link").symlink_to(tmp_path / "short")
     (tmp_path / "file").touch()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for name, words in (
         ("short", "5 bytes"),
         ("shared", "nobody else"),
+        ("readable", "nobody else"),
         ("link", "symbolic"),
         (".", "directory"),
         ("file/x", "exists"),
@@ -98,3 +104,21 @@ def test_files_that_will_not_do(tmp_path: Path) -> None:
             ReplayCache(tmp_path / name).open()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert (tmp_path / "short").read_bytes() == b"notes"
+
+
+def test_the_whole_table_has_its_room_on_the_disk(tmp_path: Path) -> None:
+    """A page of a mapped file that the disk has no room for would end the process when it is written."""
+    ReplayCache(tmp_path / "replay").open()
+    assert (tmp_path / "replay").stat().st_blocks * 512 >= SIZE
+
+
+def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cache = ReplayCache(tmp_path / "replay")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
+        with pytest.raises(NoRoom, match="No space left"):
+            cache.once(b"one", 100, 0)
+    cache.once(b"one", 100, 0)  # once there is room again

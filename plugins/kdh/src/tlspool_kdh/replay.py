@@ -8,6 +8,8 @@ forgotten.  To look and to write take a lock on the bucket, so two processes are
 times; there is no waiting for a disk, and it can be done on an event loop.  A bucket that is full of what must not be forgotten refuses
 what is new: that takes more than a hundred thousand handshakes within the time that clocks may differ.
 
+The file takes its whole room when it is made: a page that a full disk has no room for would end the process (SIGBUS) once it is written.
+
 Without a path the table is for this process alone.
 """
 
@@ -29,7 +31,7 @@ _SLOT: Final = _HASH + _TIME
 _SLOTS: Final = 64
 _BUCKET: Final = _SLOTS * _SLOT
 _BUCKETS: Final = 1 << 12
-SIZE: Final = _BUCKETS * _BUCKET  # 8 MiB, of which only what is used takes room
+SIZE: Final = _BUCKETS * _BUCKET  # 8 MiB
 
 
 class Repeated(Exception):
@@ -104,11 +106,15 @@ class ReplayCache:
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             found = os.fstat(file)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                raise OSError(0, "it is no file of the pool's own that nobody else can write to")
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+                # who can read it can lock it, and have us wait
+                raise OSError(0, "it is no file of the pool's own that nobody else can open")
             if found.st_size not in (0, SIZE):
                 raise OSError(0, f"it has {found.st_size} bytes and not {SIZE}, so it is something else")
+            fcntl.lockf(file, fcntl.LOCK_EX)  # where a file system cannot do it, the C library reads and writes the blocks
             os.ftruncate(file, SIZE)
+            os.posix_fallocate(file, 0, SIZE)
+            fcntl.lockf(file, fcntl.LOCK_UN)
             table = mmap.mmap(file, SIZE)
         except BaseException:
             os.close(file)
