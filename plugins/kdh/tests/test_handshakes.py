@@ -322,7 +322,18 @@ def test_numbers_of_tickets_that_no_keytab_has(realm: Any, numbers: dict[str, in
         Service(keytab_keys(realm.services)).open(ticket)
 
 
-@pytest.mark.parametrize("moment", [b"00000101000000Z", b"20260101000000", b"20260101000000+0100", b"20261399000000Z", b"2026"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        b"00000101000000Z",
+        b"20260101000000",
+        b"20260101000000+0100",
+        b"99991231235959-0100",
+        b"00010101000000+0100",
+        b"20261399000000Z",
+        b"2026",
+    ],
+)
 def test_times_that_are_none(realm: Any, held: ClientTicket, moment: bytes) -> None:
     """GeneralizedTime knows more than KerberosTime allows; what a client puts into an Authenticator is its own business."""
     made = make_authenticator(held, 0x04E0, b"messages", 1_800_000_000)

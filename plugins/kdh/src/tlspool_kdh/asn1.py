@@ -8,7 +8,7 @@ nothing may follow, and whatever is wrong with the bytes is a ValueError.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from asn1crypto import core
@@ -126,8 +126,8 @@ def decode(kind: type[core.Sequence], data: bytes) -> dict[str, Any]:
 
 
 def seconds(moment: object) -> float:
-    """A KerberosTime as seconds since the epoch. Raises ValueError for what GeneralizedTime allows beside it, like the year 0 or local time."""
-    if not isinstance(moment, datetime) or moment.tzinfo is None:
+    """A KerberosTime as seconds since the epoch. Raises ValueError for what GeneralizedTime allows beside it, such as other zones."""
+    if not isinstance(moment, datetime) or moment.utcoffset() != timedelta(0):
         raise ValueError(f"{moment} is no time in UTC")
     return moment.timestamp()
 
