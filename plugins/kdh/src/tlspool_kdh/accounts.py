@@ -80,8 +80,9 @@ class Realms:
             return None
         try:
             if len(principal.names) == 1:
-                user, _, at = principal.names[0].partition("@")  # an enterprise name that the KDC left as it was has its domain
-                return DoNAI(domain, user) if at in ("", domain) else None
+                # an enterprise name that the KDC left as it was has its domain
+                user = principal.names[0].removesuffix(f"@{domain}")
+                return None if "@" in user else DoNAI(domain, user)
             host = DoNAI.parse(principal.names[1].lower())
         except InvalidIdentity:
             return None
