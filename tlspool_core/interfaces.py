@@ -347,6 +347,10 @@ class CredentialType(ABC):
     def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - optional to override
         """Take the plugin's configuration section; called at start and on reload. Raise ValueError naming the key."""
 
+    def extension_codes(self) -> Sequence[int]:
+        """Code points of all HandshakeExtensions that `begin` may bring; asked after `configure`, as no two extensions may share one."""
+        return ()
+
     def owns(self, peer: PeerCredential) -> bool:
         """Whether a peer credential is of this type; types that prove peers without a certificate say so here."""
         return peer.certificate_type in self.certificate_types

@@ -76,9 +76,21 @@ class PluginSet:
         old = self._sections
         try:
             self._hand_out({name: config.credentials.get(name, {}) for name in self.registry.credential_types})
+            self._check_extensions(config)
         except ConfigurationError:
             self._hand_out(old)
             raise
+
+    def _check_extensions(self, config: PoolConfig) -> None:
+        """No session could have two extensions of one code point. Raises ConfigurationError."""
+        owners = {config.symmetric.extension: "[symmetric] extension"}
+        for name, kind in self.registry.credential_types.items():
+            for code in kind.extension_codes():
+                owner = owners.setdefault(code, f"[credential.{name}]")
+                if owner != f"[credential.{name}]":
+                    raise ConfigurationError(
+                        f"{config.name}: [credential.{name}] has TLS extension {code:#06x}, and so has {owner}: change one of them"
+                    )
 
     def _hand_out(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
         for name, section in sections.items():

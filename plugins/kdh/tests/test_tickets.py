@@ -11,6 +11,7 @@ from kdh_helpers import WEB, fetch, source
 from tlspool_kdh.accounts import Account, Realms
 from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.mit import Source, keytab_keys
+from tlspool_kdh.plugin import KerberosType
 from tlspool_kdh.tickets import Principal, Service
 from tlspool_kdh.wallet import Tickets
 
@@ -199,6 +200,9 @@ def test_the_kdc_does_not_let_one_user_stand_for_another(realm: Any) -> None:
         (("john",), "KDH.EXAMPLE", "john@kdh.example"),
         (("john@kdh.example",), "KDH.EXAMPLE", "john@kdh.example"),
         (("john@other.example",), "KDH.EXAMPLE", None),
+        (("john@",), "KDH.EXAMPLE", None),
+        (("@kdh.example",), "KDH.EXAMPLE", None),
+        (("john@kdh.example@kdh.example",), "KDH.EXAMPLE", None),
         (("http", "web.kdh.example"), "KDH.EXAMPLE", "web.kdh.example"),
         (("http", "WEB.kdh.example"), "KDH.EXAMPLE", "web.kdh.example"),
         (("http", "web.elsewhere.example"), "KDH.EXAMPLE", None),
@@ -252,3 +256,13 @@ def test_services_as_principals() -> None:
 def test_accounts_that_are_none(wrong: bytes) -> None:
     with pytest.raises(ValueError, match=r"Kerberos credential|principal"):
         Account.decode(wrong)
+
+
+# --- the configuration --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [0xFEFF, 0xFF00, 0xFF01, 0xFF03, 0x10000])
+def test_code_points_that_others_have(code: int) -> None:
+    """Two neighbours of the code point are in use beside it, and 0xff01 is renegotiation_info."""
+    with pytest.raises(ValueError, match="extension is a code point"):
+        KerberosType().configure({"extension": code})

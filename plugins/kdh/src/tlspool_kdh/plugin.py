@@ -108,8 +108,8 @@ class KerberosType(CredentialType):
         for key in ("clock_skew", "ticket_margin", "extension"):
             if type(values[key]) is not int or values[key] <= 0:
                 raise ValueError(f"[credential.kerberos] {key} is a positive whole number")
-        if not 0xFF00 <= values["extension"] <= 0xFFFF:
-            raise ValueError("[credential.kerberos] extension is a code point from 0xff00 to 0xffff")
+        if not 0xFF04 <= values["extension"] <= 0xFFFF:  # 0xff01 is renegotiation_info, and we have neighbours
+            raise ValueError("[credential.kerberos] extension is a code point from 0xff04 to 0xffff")
         if values["quantum_relief"] not in ("required", "optional"):
             raise ValueError('[credential.kerberos] quantum_relief is "required" or "optional"')
         self._remember_in(values["replay_cache"])
@@ -117,6 +117,10 @@ class KerberosType(CredentialType):
         self._service.skew = float(values["clock_skew"])
         self._tickets.margin = float(values["ticket_margin"])
         self._code, self._required = values["extension"], values["quantum_relief"] == "required"
+
+    def extension_codes(self) -> Sequence[int]:
+        """Quantum Relief, and the neighbours that fetch tickets."""
+        return (self._code, self._code ^ 1, self._code ^ 2)
 
     def _remember_in(self, text: object) -> None:
         """The file is opened when the first authenticator comes; another path on reload means another table."""
