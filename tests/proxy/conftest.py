@@ -79,11 +79,11 @@ class Inside:
 
 
 def drain(sock: socket.socket) -> bytes:
-    heard = b""
+    heard = []
     with contextlib.suppress(ConnectionResetError):
         while data := sock.recv(65536):
-            heard += data
-    return heard
+            heard.append(data)
+    return b"".join(heard)
 
 
 @pytest.fixture
