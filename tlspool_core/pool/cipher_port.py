@@ -6,6 +6,9 @@ Most reads of a handshake find their bytes there already, or wait for one flight
 So both are tried at once, and the event loop is asked only if that fails; but what answers a flight of ours cannot be there when the
 flight has just been sent.  The loop's own socket coroutines register and
 unregister with every call; here a socket is registered once, at the first wait, until `release`.
+
+That comes before the socket is closed, always.  An application may keep a copy of it; epoll(7) goes by what is open, not by our number,
+so what was closed here while it was watched would be told of without end, and could not be stopped.
 """
 
 from __future__ import annotations
@@ -19,13 +22,13 @@ _READ = 65536
 class CipherPort:
     """Borrows the socket: whoever owns it calls `release` before anything else is done with it."""
 
-    __slots__ = ("_fd", "_loop", "_socket", "_spoken", "_waiting", "_watching")
+    __slots__ = ("_fd", "_loop", "_socket", "_spoken", "_waiting", "_watching", "_writing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cipher: socket.socket) -> None:
         self._loop = loop
         self._socket = cipher
         self._fd = cipher.fileno()
-        self._watching = False
+        self._watching = self._writing = False
         self._spoken = False  # just now: an answer to it cannot be there yet
         self._waiting: asyncio.Future[bytes] | None = None
 
@@ -47,7 +50,7 @@ class CipherPort:
         waiting = self._waiting
         if waiting is None or waiting.done():
             # the coroutine is busy with something else: it will find the bytes when it comes back
-            self.release()
+            self._stop_reading()
             return
         try:
             data = self._socket.recv(_READ)
@@ -74,38 +77,50 @@ class CipherPort:
     async def _room(self) -> None:
         """Wait until the kernel takes more."""
         room: asyncio.Future[bool] = self._loop.create_future()
+        self._writing = True
         self._loop.add_writer(self._fd, _settle, room, True)
         try:
             await room
         finally:
-            self._loop.remove_writer(self._fd)
+            self._stop_writing()
+
+    async def heard(self, seconds: float) -> bool:
+        """Whether the peer says something, or ends, within a time; what it says, and what went wrong, is for whoever reads next.
+
+        For before the first `receive`.
+        """
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            return True
+        else:
+            return True
+        outcome: asyncio.Future[bool] = self._loop.create_future()
+        timer = self._loop.call_later(seconds, _settle, outcome, False)
+        self._watching = True
+        self._loop.add_reader(self._fd, _settle, outcome, True)
+        try:
+            return await outcome
+        finally:
+            timer.cancel()
+            self._stop_reading()
 
     def release(self) -> None:
-        """Leave the socket to others; harmless if done before."""
+        """Leave the socket to others, or to its end; harmless if done before. Whoever waits here is to be cancelled."""
+        self._stop_reading()
+        self._stop_writing()
+
+    def _stop_reading(self) -> None:
         if self._watching:
             self._watching = False
             self._loop.remove_reader(self._fd)
 
-
-async def heard(loop: asyncio.AbstractEventLoop, cipher: socket.socket, seconds: float) -> bool:
-    """Whether the peer says something, or ends, within a time; what it says, and what went wrong, is for whoever reads next."""
-    try:
-        cipher.recv(1, socket.MSG_PEEK)
-    except (BlockingIOError, InterruptedError):
-        pass
-    except OSError:
-        return True
-    else:
-        return True
-    fd = cipher.fileno()  # its owner may close it while we wait
-    outcome: asyncio.Future[bool] = loop.create_future()
-    timer = loop.call_later(seconds, _settle, outcome, False)
-    loop.add_reader(fd, _settle, outcome, True)
-    try:
-        return await outcome
-    finally:
-        timer.cancel()
-        loop.remove_reader(fd)
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._loop.remove_writer(self._fd)
 
 
 def _settle(outcome: asyncio.Future[bool], value: bool) -> None:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import PeerContext
-from tlspool_core.pool.cipher_port import heard
 from tlspool_core.pool.refusal import Refusal
 from tlspool_core.tls import alerts
 from tlspool_core.tls.settings import PeerSettings
@@ -47,7 +46,7 @@ def undecided(session: Session) -> PeerSettings:
 async def remote_speaks(session: Session) -> bool:
     """Listen a moment; whether the remote has begun."""
     wait = min(session.pool.config.symmetric.wait, session.time_limit(session.request) / 2)
-    return await heard(session.pool.loop, session.cipher, _lot.uniform(wait / 2, wait))
+    return await session.port.heard(_lot.uniform(wait / 2, wait))
 
 
 def with_role(flags: StartTlsFlags, role: str) -> StartTlsFlags:

@@ -67,6 +67,7 @@ class Session:
         "_answers",
         "_cipher",
         "_plain",
+        "_port",
         "_task",
         "connection",
         "decision",
@@ -116,6 +117,7 @@ class Session:
         self.relay: Relay | None = None
         self.connection: TlsConnection
         self._cipher: socket.socket | None = cipher
+        self._port: CipherPort | None = None  # while the handshake runs
         self._plain: Descriptor | None = None
         self._task: asyncio.Task[object] | None = None
         self._answers: Answers | None = None
@@ -172,18 +174,23 @@ class Session:
         answers = self._answers = Answers(self.pool, self)
         self.connection = connection = TlsConnection(await answers.settings())
         assert self._cipher is not None
-        port = CipherPort(self.pool.loop, self._cipher)
+        port = self._port = CipherPort(self.pool.loop, self._cipher)
         try:
             await self._converse(connection, port, answers)
         except OSError as error:
             raise WireError(ErrorCode.PEER_DISCONNECT, f"The connection to the remote broke: {error.strerror}") from None
         finally:
-            port.release()
+            self._release_port()
         if connection.failed is not None:
             raise failure(connection.failed, answers)
         self._note(answers)
         if answers.remembers:
             self.pool.keep(self.pool.loop.create_task(self._remember_if_accepted(answers)))
+
+    def _release_port(self) -> None:
+        port, self._port = self._port, None
+        if port is not None:
+            port.release()
 
     async def _converse(self, connection: TlsConnection, port: CipherPort, answers: Answers) -> None:
         """Until the handshake is complete, or has failed."""
@@ -389,10 +396,10 @@ class Session:
         return asked
 
     @property
-    def cipher(self) -> socket.socket:
-        """The cipher connection, as long as the handshake runs."""
-        assert self._cipher is not None
-        return self._cipher
+    def port(self) -> CipherPort:
+        """The way to the peer, as long as the handshake runs."""
+        assert self._port is not None
+        return self._port
 
     def local_address(self) -> str:
         """Our end of the cipher connection as text; empty if it has none, or once the relay has it."""
@@ -451,6 +458,7 @@ class Session:
         relay = self.relay
         if relay is not None:
             relay.close(reason)
+        self._release_port()
         if self._cipher is not None:
             self._cipher.close()
             self._cipher = None

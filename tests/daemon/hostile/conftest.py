@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tlspool_core.client import Pool, PoolError, options
 from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
 from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import StartTlsFlags
-from tlspool_core.wire.messages import Error, Message, Packet, StartTls
+from tlspool_core.wire.messages import Error, Message, Packet, Ping, StartTls
 
 SESSIONS = 6
 SERVER = "www.example.com"
@@ -104,6 +105,16 @@ class Hostile:
 
         return joined
 
+    def watched(self) -> int:
+        """How many descriptors the daemon watches, for whomever, with our connection."""
+        self.send(Ping())
+        self.read()
+        return watched(self.daemon)
+
+    def wait_for_watched(self, count: int) -> None:
+        """Until the daemon watches so many."""
+        wait_for(lambda: watched(self.daemon) == count)
+
     def vanish(self) -> None:
         """Gone, without a word."""
         self.sock.close()
@@ -122,6 +133,15 @@ def settled(daemon: Any, limit: float = 10.0) -> int:
         if now != last:
             last, since = now, time.monotonic()
     return last
+
+
+def watched(daemon: Any) -> int:
+    """How many descriptors the daemon has the kernel watch, those that it has closed included (proc(5), fdinfo)."""
+    found = 0
+    for info in Path(f"/proc/{daemon.process.pid}/fdinfo").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found += info.read_text().count("tfd:")
+    return found
 
 
 def capacity(daemon: Any) -> int:
@@ -156,9 +176,9 @@ def victim(module_daemons: Callable[..., Any]) -> Iterator[Any]:
 
 @pytest.fixture
 def hostile(victim: Any) -> Iterator[Hostile]:
-    """An application for one test; afterwards others are served, and the daemon holds as many descriptors as before."""
+    """An application for one test; afterwards others are served, and the daemon holds as many descriptors as before, and watches as many."""
     victim.pool.ping()
-    before = settled(victim)
+    before, watched_before = settled(victim), watched(victim)
     application = Hostile(victim)
     yield application
     application.vanish()
@@ -166,3 +186,4 @@ def hostile(victim: Any) -> Iterator[Hostile]:
     with Pool(victim.path) as bystander:
         assert bystander.ping().facilities == 1
     wait_for(lambda: victim.descriptors == before and settled(victim) == before)
+    wait_for(lambda: watched(victim) == watched_before)

@@ -98,6 +98,39 @@ def test_in_a_session(hostile: Any) -> None:
         assert ours.recv(100) == b""
 
 
+def begin_and_keep(hostile: Any, flags: StartTlsFlags) -> tuple[socket.socket, socket.socket]:
+    """STARTTLS on a socket that stays open here: that, and the peer's end."""
+    ours, peer = hostile.pair()
+    hostile.send(START.echo(flags=flags | StartTlsFlags.IGNORE_REMOTEID), [ours.fileno()])
+    return ours, peer
+
+
+@pytest.mark.parametrize("flags", [options.SERVER, options.CLIENT, options.PEER], ids=["server", "client", "peer"])
+def test_in_a_handshake_whose_socket_it_keeps(hostile: Any, flags: StartTlsFlags) -> None:
+    """epoll tells of what was closed while it was watched, without end, as long as it is open anywhere."""
+    before = hostile.watched()
+    begin_and_keep(hostile, flags)
+    hostile.wait_for_watched(before + 1)
+    hostile.sock.close()
+    hostile.wait_for_watched(before - 1)
+
+
+def test_many_that_come_as_a_handshake_ends(hostile: Any) -> None:
+    """Who gets the numbers of descriptors that have just been closed is served."""
+    for _ in range(20):
+        gone = type(hostile)(hostile.daemon)
+        begin_and_keep(gone, options.SERVER)
+        gone.send(Ping(), reqid=2)
+        gone.read()
+        gone.sock.close()
+        after = [type(hostile)(hostile.daemon) for _ in range(4)]
+        for one in after:
+            one.send(Ping())
+            assert isinstance(one.read().message, Ping)
+            one.vanish()
+        gone.vanish()
+
+
 def test_with_many_sessions_at_different_stages(hostile: Any) -> None:
     connected(hostile)[1].close()
     peers = [hostile.begin(START, reqid=number) for number in range(2, 6)]
