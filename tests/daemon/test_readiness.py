@@ -213,6 +213,55 @@ def test_a_callback_that_fails_is_logged_and_concerns_nobody_else(pair: Pair, ca
     assert "this one" in caplog.text
 
 
+def test_what_was_called_off_does_not_end_the_loop(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """CancelledError is no Exception: a callback may get it from a future that it looks into."""
+    ours, theirs = pair
+
+    def work(loop: PoolLoop, done: asyncio.Event) -> None:
+        called_off = loop.create_future()
+        called_off.cancel()
+
+        def looks() -> None:
+            loop.remove_reader(ours)
+            loop.call_soon(done.set)
+            called_off.result()
+
+        loop.add_reader(ours, looks)
+        theirs.send(b"x")
+
+    turns(work)
+    assert "CancelledError" in caplog.text
+
+
+@pytest.mark.parametrize("direction", ["reader", "writer"])
+def test_a_number_that_is_given_anew_is_watched(pair: Pair, direction: str) -> None:
+    """Even where its last owner has closed it without a word."""
+    ours, theirs = pair
+    seen = []
+
+    def work(loop: PoolLoop, done: asyncio.Event) -> None:
+        watch = getattr(loop, f"add_{direction}")
+        first, far = socket.socketpair()
+        number = os.dup(ours.fileno())
+        os.dup2(first.fileno(), number)
+        watch(number, seen.append, "first")
+        first.close()
+        far.close()
+        os.dup2(ours.fileno(), number)  # which closes it, and is what takes its place
+        theirs.send(b"x")
+
+        def second() -> None:
+            seen.append("second")
+            assert getattr(loop, f"remove_{direction}")(number)
+            os.close(number)
+            done.set()
+
+        watch(number, second)
+
+    turns(work)
+    assert seen == ["second"]
+
+
 def test_what_a_callback_ends_is_not_called(pair: Pair) -> None:
     """The first of two that are ready at the same time ends the other, and its own writer."""
     ours, theirs = pair

@@ -14,6 +14,10 @@ later, and never later than after `_PASSES` of them.
 
 A descriptor that was closed and opened anew while others were served may be told of once without being ready: callbacks read and write
 without blocking, so that costs them nothing.  A callback that fails is logged, and concerns nobody else.
+
+Whoever watches a descriptor stops to do so before it is closed.  epoll goes by what is open and not by the number: what is still open
+elsewhere (in the application that handed it over) would be told of without end, and nobody could stop that.  Should it happen all the
+same, the next one that is given the number is watched nevertheless.
 """
 
 from __future__ import annotations
@@ -66,7 +70,10 @@ class Readiness(selectors.BaseSelector):
         if watch is None:
             watch = _Watch()
         had, watch.reader = watch.reader is not None, call
-        self._watch(fd, watch, watch.events & ~_IN if call is None else watch.events | _IN)
+        if had and call is not None:
+            self._renew(fd, watch.events)
+        else:
+            self._watch(fd, watch, watch.events & ~_IN if call is None else watch.events | _IN)
         return had
 
     def call_writer(self, fd: int, call: Call | None) -> bool:
@@ -75,7 +82,10 @@ class Readiness(selectors.BaseSelector):
         if watch is None:
             watch = _Watch()
         had, watch.writer = watch.writer is not None, call
-        self._watch(fd, watch, watch.events & ~_OUT if call is None else watch.events | _OUT)
+        if had and call is not None:
+            self._renew(fd, watch.events)
+        else:
+            self._watch(fd, watch, watch.events & ~_OUT if call is None else watch.events | _OUT)
         return had
 
     def _watch(self, fd: int, watch: _Watch, events: int) -> None:
@@ -90,6 +100,13 @@ class Readiness(selectors.BaseSelector):
         else:
             del self._watched[fd]
             self._forget(fd)
+
+    def _renew(self, fd: int, events: int) -> None:
+        """A number that is watched already is watched again: it may stand for something else by now, of which the kernel knows nothing."""
+        try:
+            self._epoll.modify(fd, events)
+        except FileNotFoundError:
+            self._epoll.register(fd, events)
 
     def _forget(self, fd: int) -> None:
         try:
@@ -177,7 +194,9 @@ def _call(call: Call) -> None:
     callback, arguments = call
     try:
         callback(*arguments)
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # a CancelledError among them, which would end the loop
         log.exception("fault in a callback")
 
 
