@@ -16,7 +16,7 @@ from conftest import DaemonProcess, both, eventually
 from test_openssl import CLIENT, NEEDED, SERVER, World
 
 from tlspool_core.client import ErrorCode, PoolError, Session, StartTlsFlags
-from tlspool_core.interfaces import Role
+from tlspool_core.interfaces import KeyStoreError, Role
 from tlspool_core.pool.key_watch import CAUSE, KeyWatch
 from tlspool_core.testing.keys import SoftwareKeys
 
@@ -193,6 +193,27 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
+
+
+def test_a_key_without_a_store_keeps_no_other_from_being_watched() -> None:
+    async def main() -> None:
+        stores = {"one": SoftwareKeys()}
+
+        def store_of(uri: str) -> SoftwareKeys:
+            try:
+                return stores[uri.partition(":")[0]]
+            except KeyError:
+                raise KeyStoreError("no such store") from None
+
+        watch = KeyWatch(asyncio.get_running_loop(), store_of, lambda: None)
+        nowhere, here = Fake(watch, "none:x"), Fake(watch, "one:a")
+        await until(lambda: nowhere.why)
+        assert not here.why
+        stores["one"].missing.add("one:a")
+        await until(lambda: here.why)
+        watch.close()
+
+    asyncio.run(main())
 
 
 def test_each_key_ends_its_own_sessions_and_stores_are_watched_apart() -> None:

@@ -7,7 +7,7 @@ that its own credential was made with: the private key, the issuing key of a cre
 the key store for.  For each key store one task waits in `KeyStore.departure`, for as long as sessions depend on keys in it.  When
 keys have gone, credentials that were ready are forgotten, and every session under one of these keys is closed.
 
-A store that fails to tell is taken to have lost its keys: a person who pulls a token relies on it.
+A store that fails to tell is taken to have lost its keys, and so is one that is not there: a person who pulls a token relies on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from contextvars import Context
 from typing import Protocol
 
-from tlspool_core.interfaces import KeyStore
+from tlspool_core.interfaces import KeyStore, KeyStoreError
 from tlspool_core.pool.logs import say
 
 log = logging.getLogger("tlspool.keys")
@@ -36,7 +36,7 @@ class KeyWatch:
     """Which sessions depend on which keys; one for the process."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, store_of: Callable[[str], KeyStore], on_gone: Callable[[], None]) -> None:
-        """`store_of` finds the store that serves a URI, `on_gone` is called before sessions are closed."""
+        """`store_of` finds the store that serves a URI or raises KeyStoreError, `on_gone` is called before sessions are closed."""
         self._loop = loop
         self._store_of = store_of
         self._on_gone = on_gone
@@ -73,9 +73,7 @@ class KeyWatch:
     def _tend(self) -> None:
         """Have each store watched for exactly the keys that matter now."""
         self._due = False
-        wanted: dict[KeyStore, set[str]] = {}
-        for uri in self._sessions:
-            wanted.setdefault(self._store_of(uri), set()).add(uri)
+        wanted, lost = self._by_store()
         for store, (uris, task) in list(self._tasks.items()):
             if frozenset(wanted.get(store, ())) != uris:
                 task.cancel()
@@ -84,6 +82,19 @@ class KeyWatch:
             if store not in self._tasks:
                 uris = frozenset(needed)  # watched in a context of its own: the log is to name no session
                 self._tasks[store] = (uris, self._loop.create_task(self._watch(store, uris), context=Context()))
+        if lost:
+            self._ended(frozenset(lost))
+
+    def _by_store(self) -> tuple[dict[KeyStore, set[str]], set[str]]:
+        """The keys that matter now, by their stores, and those that have none: they must not keep others from being watched."""
+        wanted: dict[KeyStore, set[str]] = {}
+        lost = set()
+        for uri in self._sessions:
+            try:
+                wanted.setdefault(self._store_of(uri), set()).add(uri)
+            except KeyStoreError:
+                lost.add(uri)
+        return wanted, lost
 
     async def _watch(self, store: KeyStore, uris: frozenset[str]) -> None:
         try:
