@@ -132,6 +132,7 @@ class Relay(Watched):
         if not self.closed:
             self._cause = cause
             self.limit(None, _LAST_WORDS, cause)
+            self._limited = True
             self._plain.refuse_more()
             self._run(self._drop_plain)
 

@@ -35,6 +35,7 @@ class Watched(ABC):
         "_idle_timeout",
         "_idle_timer",
         "_last_active",
+        "_limited",
         "_loop",
         "_plain",
         "_session_timer",
@@ -57,6 +58,7 @@ class Watched(ABC):
         self._deferred = 0  # what is put off until the next tick
         self._idle_timer: asyncio.TimerHandle | None = None
         self._session_timer: asyncio.TimerHandle | None = None
+        self._limited = False  # for good
         self.limit(idle_timeout, session_timeout)
         self.closed = False
 
@@ -158,7 +160,12 @@ class Watched(ABC):
     # --- time --------------------------------------------------------------------------------------------------------------------
 
     def limit(self, idle_timeout: float | None, session_timeout: float | None, cause: str = "session timeout") -> None:
-        """Limits in seconds from now on, instead of those of before; None: there is none. `cause` is that of the second."""
+        """Limits in seconds from now on, instead of those of before; None: there is none. `cause` is that of the second.
+
+        Those of an application that has left stay as they are.
+        """
+        if self._limited:
+            return
         self._cancel_timers()
         loop = self._loop
         self._idle_timeout = idle_timeout
