@@ -57,13 +57,14 @@ def test_the_last_words_arrive_whole(world: World, tool: Callable[..., Tool]) ->
     """The program ends with much still on its way to a slow reader."""
     ours, theirs = socket.socketpair()
     with theirs:
-        tool("run", "--", sys.executable, "-c", "print('x' * 8_000_000, end='')", stdin=theirs, stdout=theirs)
+        started = tool("run", "--", sys.executable, "-c", "print('x' * 8_000_000, end='')", stdin=theirs, stdout=theirs)
     with world.daemon.pool.starttls_client(ours, remoteid=SERVER) as session:
         size = 0
         while data := session.plaintext.recv(65536):
             size += len(data)
             time.sleep(0.005)
     assert size == 8_000_000
+    assert started.process.wait(10) == 0
 
 
 def test_a_failed_handshake_says_nothing_in_clear(world: World, tool: Callable[..., Tool]) -> None:
@@ -84,10 +85,11 @@ def test_it_is_a_client_too(world: World, tool: Callable[..., Tool]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         target = f"127.0.0.1:{listening.getsockname()[1]}"
         asking = "import os; print('I am', os.environ['TLSPOOL_LOCALID'], 'you are', os.environ['TLSPOOL_REMOTEID'])"
-        tool("run", "--connect", target, "--remoteid", SERVER, "--", sys.executable, "-c", asking)
+        started = tool("run", "--connect", target, "--remoteid", SERVER, "--", sys.executable, "-c", asking)
         connection, _ = listening.accept()
     with world.daemon.pool.starttls_server(connection, localid=SERVER) as session:
         assert session.plaintext.makefile("rb").read() == f"I am {CLIENT} you are {SERVER}\n".encode()
+    assert started.process.wait(10) == 0
 
 
 def test_wrong_use_is_explained(world: World, tool: Callable[..., Tool]) -> None:
