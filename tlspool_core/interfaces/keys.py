@@ -1,0 +1,104 @@
+"""Key stores: private keys and secrets that are used where they lie, and named by URIs."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+class KeyStoreError(Exception):
+    """The key store cannot do what was asked; the text names token, object and remedy, never a PIN."""
+
+
+class Key(Protocol):
+    """A handle on a private key in a key store. Never the key."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def public_key(self) -> bytes | None:
+        """DER SubjectPublicKeyInfo if the store knows it."""
+
+    @property
+    def signature_schemes(self) -> Sequence[int]:
+        """TLS SignatureScheme code points this key can make with the mechanisms that its token has, best first."""
+
+    async def sign(self, scheme: int, content: bytes) -> bytes:
+        """Signature in TLS's encoding (ECDSA as DER). Raises KeyStoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinRequest:
+    """A question for a PIN; answered with text, or None to give up."""
+
+    manufacturer: str
+    model: str
+    serial: str
+    label: str
+    attempt: int
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyInfo:
+    """One usable object as `tlspool token list` shows it."""
+
+    uri: str
+    kind: str  # "private-key", "certificate", "secret"
+    algorithm: str
+    label: str
+    signature_schemes: tuple[str, ...] = ()
+    note: str = ""
+
+
+class KeyStore(ABC):
+    """Holds private keys: finds them by URI, signs with them. All methods are coroutines on the pool's event loop."""
+
+    name: str
+    uri_schemes: tuple[str, ...]
+
+    @abstractmethod
+    async def start(self, settings: Mapping[str, Any], ask_pin: Callable[[PinRequest], Awaitable[str | None]]) -> None: ...
+
+    @abstractmethod
+    async def find(self, uri: str) -> Key:
+        """The one private key that the URI names, if it is there now. Raises KeyStoreError if there is none, more than one, or no login."""
+
+    @abstractmethod
+    async def read_secret(self, uri: str) -> bytes:
+        """Value of a secret or data object (a password kept on the token). Raises KeyStoreError."""
+
+    async def agree(self, uri: str, peer_public: bytes) -> bytes:
+        """ECDH inside the store: the secret that the private key at `uri` shares with `peer_public`, DER SubjectPublicKeyInfo.
+
+        Returns the x coordinate in full length (SEC 1 section 3.3.1), to be put through a key derivation. For credential types
+        that bind a secret to a token. Raises KeyStoreError, as does every store that cannot do it.
+        """
+        raise KeyStoreError(f"the key store {self.name} agrees on no keys")
+
+    async def departure(self, uris: Collection[str]) -> Collection[str]:
+        """Wait until keys that these URIs name cannot be reached any more, as when a token was pulled; returns the URIs of those.
+
+        The pool calls it while sessions depend on these keys (flag KEY_BOUND), and cancels it when that changes; sessions under what
+        is returned end.  A key that is not there to begin with has departed.  From then on `find` must not return the key until it
+        is back.  The default is for stores whose keys do not come and go: it never returns.  An exception counts as the loss of
+        all these keys.
+        """
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    @abstractmethod
+    async def list(self) -> Sequence[KeyInfo]: ...
+
+    @abstractmethod
+    async def status(self) -> Mapping[str, Any]: ...
+
+    @abstractmethod
+    async def rescan(self) -> None:
+        """Look for tokens anew (SIGHUP, or a token that was inserted)."""
+
+    @abstractmethod
+    async def stop(self) -> None: ...
