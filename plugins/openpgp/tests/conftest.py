@@ -113,8 +113,10 @@ class Holder:
 @pytest.fixture(scope="session")
 def john(gpg: Gpg) -> Holder:
     """Ed25519, two user ids, an authentication subkey."""
-    fingerprint = gpg.make("John Doe (test) <john@example.org>")
+    first = "John Doe (test) <john@example.org>"
+    fingerprint = gpg.make(first)
     gpg("--quick-add-uid", fingerprint, "John <john@example.net>")
+    gpg("--quick-set-primary-uid", fingerprint, first)  # else gpg puts the one first that was made in a later second
     return Holder(gpg, fingerprint, gpg.subkey(fingerprint, "ed25519", "auth"))
 
 

@@ -46,7 +46,7 @@ class Revocation(Predicate):
 
     def establish(self, context: PeerContext) -> Finding:
         for _ in range(1500):  # the pool waits no longer
-            if OUTCOME.is_file():
+            if OUTCOME.is_file() and OUTCOME.stat().st_size:  # a file is there before its word is
                 break
             time.sleep(0.01)
         clean = OUTCOME.read_text() == "clean"
