@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket
 from tlspool_core.wire.flags import Command
-from tlspool_core.wire.messages import Error, Packet, Prng, StartTls, Success, clip
+from tlspool_core.wire.messages import Error, LidentryRegister, Packet, Prng, StartTls, Success, clip
 
 Strategies = tuple[st.SearchStrategy[Packet], st.SearchStrategy[Packet]]
 
@@ -147,3 +149,21 @@ def test_clipped_text_always_fits(text: str) -> None:
 
 def test_clipping_cuts_between_characters() -> None:
     assert clip("ä" * 100) == "ä" * 63
+
+
+@pytest.mark.parametrize("kind", [StartTls, LidentryRegister])
+def test_flags_that_someone_makes_up_are_not_kept(kind: Any) -> None:
+    """Python's enumerations keep each combination that they are asked for, which is four thousand million here."""
+    flags = type(kind().flags)
+
+    def kept() -> int:
+        return sum(type(each) is flags for each in gc.get_objects())
+
+    for combination in range(1000, 1300):  # as many as a cache may hold
+        decode(encode(Packet(1, 0, kind(flags=flags(combination << 12)))))
+    before = kept()
+    for combination in range(2000, 5000):
+        raw = encode(Packet(1, 0, kind(flags=flags(combination << 12))))
+        assert decode(raw).message.flags == combination << 12
+        assert not decode(raw).message.flags & flags.NONE
+    assert kept() <= before

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, PeerContext, Role
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from tlspool_core.pool.session import Session
 
 log = logging.getLogger("tlspool.session")
+
+_RESUMED_ALIKE: Final = ~int(StartTlsFlags.DETACH | StartTlsFlags.FORK)  # the flags that matter to a session that is resumed
 
 
 class Answers:
@@ -186,7 +188,7 @@ class Answers:
         request = session.request
         if self._ignores_caches or session.wishes.check_localid or (not request.localid and self._desk_decides):
             return None
-        flags = int(request.flags & ~(StartTlsFlags.DETACH | StartTlsFlags.FORK))
+        flags = int(request.flags) & _RESUMED_ALIKE
         names = (str(self._client_identity()), request.remoteid, request.service, session.peer_address)
         return (session.uid, flags, self._pool.backend.generation(), *names)
 

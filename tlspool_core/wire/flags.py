@@ -10,7 +10,7 @@ number of the RFC that defines it in its upper half, the item in its lower half.
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
-from typing import Final
+from typing import Final, Self
 
 
 class Command(IntEnum):
@@ -35,9 +35,32 @@ class Command(IntEnum):
 
 
 LOCAL_COMMAND: Final = 0x80000000  # bit of commands that a site defined for itself; the pool implements none
+_ALL_BITS: Final = 0xFFFFFFFF
 
 
-class Facility(IntFlag):
+class Bits(IntFlag):
+    """Flags that someone else chooses: any of 32 bits, and those without a name are echoed as they came.
+
+    Python keeps a member for every combination that it has ever been asked for. So that nobody can make it keep all there are, one
+    without a name of its own is made anew each time.
+    """
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self:
+        if not isinstance(value, int):
+            raise ValueError(f"{value!r} is not a valid {cls.__qualname__}")
+        bits = value if value >= 0 else value & _ALL_BITS
+        made = int.__new__(cls, bits)
+        made._value_ = bits
+        made._name_ = None
+        return made
+
+    def __repr__(self) -> str:
+        name = self.name or "|".join(single.name or "" for single in self)
+        return f"<{type(self).__name__}.{name}: {self.value:#x}>"
+
+
+class Facility(Bits):
     """The `facilities` of PING."""
 
     NONE = 0
@@ -49,7 +72,7 @@ class Facility(IntFlag):
 ALL_FACILITIES: Final = 0xFFFFFFFF  # what a client sends that wants to know all
 
 
-class StartTlsFlags(IntFlag):
+class StartTlsFlags(Bits):
     """The `flags` of STARTTLS and its callbacks."""
 
     NONE = 0
@@ -73,7 +96,7 @@ class StartTlsFlags(IntFlag):
     KEY_BOUND = 0x80000  # ours: the session ends when the keys that it was authenticated with cannot be reached any more
 
 
-class LidentryFlags(IntFlag):
+class LidentryFlags(Bits):
     """The `flags` of LIDENTRY_REGISTER (lower twelve bits), of its callbacks and of their answers."""
 
     NONE = 0
