@@ -50,7 +50,9 @@ class Message(Protocol):
 
 
 def frame(handshake_type: int, body: bytes) -> bytes:
-    """A handshake message with its header, RFC 8446 section 4."""
+    """A handshake message with its header, RFC 8446 section 4. Raises InternalError for a body that no length can tell."""
+    if len(body) >= 1 << 24:
+        raise InternalError(f"{len(body)} bytes do not fit the handshake message {name_of(HandshakeType, handshake_type)}")
     return (handshake_type << 24 | len(body)).to_bytes(4, "big") + body
 
 
