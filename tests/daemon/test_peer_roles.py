@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import subprocess
@@ -20,6 +19,7 @@ from tlspool_core.client import ErrorCode, InfoKind, Pool, PoolError, Session, S
 from tlspool_core.identity import DoNAI
 from tlspool_core.pool.peer_roles import refuse_ourselves
 from tlspool_core.pool.refusal import Refusal
+from tlspool_core.testing.crossing import Call, Crossing, meet
 from tlspool_core.testing.policy import Peer, peer_context
 from tlspool_core.tls.seams import CertificateEntry
 from tlspool_core.wire.messages import StartTls
@@ -44,28 +44,6 @@ def patient(module_daemons: Daemons) -> DaemonProcess:
     return module_daemons("[symmetric]\nwait = 10\n")
 
 
-Call = Callable[..., Session]
-
-
-def meet(one: Call, other: Call, wishes: dict[str, Any], others: dict[str, Any], ends: Any = None) -> list[Any]:
-    """STARTTLS at both ends of a connection: two sessions or errors."""
-    sockets = ends or socket.socketpair()
-    outcomes: list[Any] = [None, None]
-
-    def run(index: int, call: Call, wish: dict[str, Any]) -> None:
-        try:
-            outcomes[index] = call(sockets[index], **({"timeout": 10} | wish))
-        except PoolError as error:
-            outcomes[index] = error
-
-    threads = [threading.Thread(target=run, args=each) for each in ((0, one, wishes), (1, other, others))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    return outcomes
-
-
 def with_flags(pool: Pool, flags: StartTlsFlags) -> Call:
     """STARTTLS with other roles than those that have a function of their own."""
     return lambda sock, **wishes: pool._starttls(flags, sock, wishes)  # type: ignore[arg-type]
@@ -81,38 +59,6 @@ def check(one: Session, other: Session) -> tuple[str, str]:
         assert one.export("EXPERIMENTAL peers") == other.export("EXPERIMENTAL peers")
         assert {one.flags & ROLES, other.flags & ROLES} == {AS_CLIENT, AS_SERVER}
         return one.role, other.role
-
-
-class Crossing:
-    """A connection that holds back what either end says first until both have spoken."""
-
-    def __init__(self) -> None:
-        (one, self._one), (other, self._other) = socket.socketpair(), socket.socketpair()
-        self.ends = (one, other)
-        self.crossed = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        for end in (self._one, self._other):
-            end.settimeout(10)
-        first, second = self._one.recv(65536), self._other.recv(65536)
-        self.crossed = first[:1] == second[:1] == b"\x16" and first[5:6] == second[5:6] == b"\1"
-        self._one.sendall(second)
-        self._other.sendall(first)
-        way = {self._one: self._other, self._other: self._one}
-        while way:
-            for source in select.select(list(way), [], [], 10)[0]:
-                data = source.recv(65536)
-                if not data:
-                    way.pop(source).shutdown(socket.SHUT_WR)
-                else:
-                    way[source].sendall(data)
-
-    def close(self) -> None:
-        self._thread.join(10)
-        self._one.close()
-        self._other.close()
 
 
 # --- two pools -----------------------------------------------------------------------------------------------------------------------

@@ -75,6 +75,7 @@ class Answers:
         self.resumption: Hashable = None
         self._choice: desks_identity.Choice | None = None
         self._shown_before: DoNAI | None = None  # in the session that a client resumes
+        self._approved: dict[DoNAI, DoNAI] = {}  # what the application said to identities that were proposed to it
 
     # --- before the first byte -----------------------------------------------------------------------------------------------
 
@@ -320,7 +321,7 @@ class Answers:
         """
         chosen = proposed
         if self._session.wishes.check_localid:
-            chosen = await self._session.check_localid(proposed)
+            chosen = await self._approval(proposed)
         if self._onthefly:
             self._require_onthefly()
         entry = self._pool.credentials.identity(chosen)
@@ -336,6 +337,13 @@ class Answers:
             )
         self.local = chosen
         return entry
+
+    async def _approval(self, proposed: DoNAI) -> DoNAI:
+        """Whom the application wants to be, asked once for each identity: a client that becomes the server does not ask again."""
+        if proposed not in self._approved:
+            chosen = await self._session.check_localid(proposed)
+            self._approved |= {proposed: chosen, chosen: chosen}
+        return self._approved[proposed]
 
     async def _credentials(self, role: Role, entry: LocalIdentity | None) -> list[Credential]:
         """Credentials of our identity, whose entry was looked up just now. Raises Refusal."""
