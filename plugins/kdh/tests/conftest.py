@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for kdh_helpers and kdh_peer
+sys.path.insert(0, str(Path(__file__).parent))  # for kdh_helpers and the like
+
+from kdh_pool import World
 
 REALM, OTHER = "KDH.EXAMPLE", "OTHER.EXAMPLE"
 
@@ -121,6 +123,22 @@ def realm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
         finally:
             kdc.terminate()
             kdc.wait(10)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, realm: Realm) -> Iterator[World]:
+    """A pool that speaks at once if its role is open."""
+    made = World(tmp_path_factory.mktemp("pool"), realm, "[symmetric]\nwait = 0")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory: pytest.TempPathFactory, realm: Realm, world: World) -> Iterator[World]:
+    """Another over the same databases, for TLS 1.2."""
+    made = World(tmp_path_factory.mktemp("older"), realm, '[tls]\nversions = ["1.2"]\n[symmetric]\nwait = 0', like=world)
+    yield made
+    made.stop()
 
 
 def _wait(log: Path, kdc: subprocess.Popen[bytes]) -> None:

@@ -69,8 +69,8 @@ class World:
         if SOFTHSM is not None:
             self._fill_token()
             self._certify()
-        for service in (WEB, MAIL, FAR, BOTH):
-            self.local(service, "server", keytab=realm.services)
+        for service, role in ((WEB, "both"), (MAIL, "server"), (FAR, "both"), (BOTH, "server")):
+            self.local(service, role, keytab=realm.services)
         self.local(JOHN, "both", principal="john@KDH.EXAMPLE", keytab=realm.users)
         self.local(ANNA, "both", expression="TI&Qq&&", keytab=realm.users)
         self.local(OLGA, "both", keytab=realm.users)

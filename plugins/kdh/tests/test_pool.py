@@ -23,13 +23,6 @@ from tlspool_kdh.wallet import Tickets
 from tlspool_core.client import InfoKind, PoolError
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, realm: Any) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("pool"), realm)
-    yield made
-    made.stop()
-
-
 def agreed(outcomes: list[Any], local: str, remote: str) -> list[Any]:
     """Both ends know each other; data passes. `local` is the server's identity, `remote` the client's."""
     server, client = outcomes
@@ -83,13 +76,6 @@ def test_users_meet_whoever_is_the_client(world: World) -> None:
         assert (john.remoteid, anna.remoteid) == (ANNA, JOHN)
         john.plaintext.sendall(b"hello")
         assert anna.plaintext.recv(10) == b"hello"
-
-
-@pytest.fixture(scope="module")
-def older(tmp_path_factory: pytest.TempPathFactory, realm: Any, world: World) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("older"), realm, '[tls]\nversions = ["1.2"]', like=world)
-    yield made
-    made.stop()
 
 
 @pytest.mark.parametrize(

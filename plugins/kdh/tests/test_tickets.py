@@ -235,7 +235,7 @@ def test_services_as_principals() -> None:
     assert services("http", "web.kdh.example") == [WEB, "HTTP/web.kdh.example@KDH.EXAMPLE"]
     assert services("imap", "a.sub.kdh.example") == ["imap/a.sub.kdh.example@SUB.EXAMPLE"]
     assert services("", "web.kdh.example") == ["host/web.kdh.example@KDH.EXAMPLE"]
-    assert services("xmpp", "mary@other.example") == ["mary@OTHER.EXAMPLE"]
+    assert services("xmpp", "mary@other.example") == ["mary@OTHER.EXAMPLE", "mary\\@other.example@OTHER.EXAMPLE"]
     with pytest.raises(LookupError, match="no realm"):
         REALMS.services("http", DoNAI.parse("web.elsewhere.example"))
 

@@ -90,21 +90,22 @@ class Realms:
         return host if inside else None
 
     def services(self, service: str, remote: DoNAI) -> tuple[Principal, ...]:
-        """Principals by which the KDC may know a service on a host, or the one of a user. Raises LookupError in words.
+        """Principals by which the KDC may know a service on a host, or a user. Raises LookupError in words.
 
         HTTP is written so for historical reasons (RFC 4559 section 4), which some realms follow.
         """
         if remote.user is not None:
-            return (Principal((remote.user,), self._of_user(remote)),)
+            realm = self._of_user(remote)
+            return (Principal((remote.user,), realm), Principal((str(remote),), realm))
         realm = self._of_host(remote)
         return tuple(Principal((name, remote.domain), realm) for name in _SPELLINGS.get(service, (service or "host",)))
 
     def names(self, service: str, local: DoNAI) -> tuple[Sought, ...]:
         """Names to try for a local identity, in order. Raises LookupError in words."""
-        plain = tuple(Sought(principal) for principal in self.services(service, local))
+        plain = self.services(service, local)
         if local.user is None:
-            return plain
-        return (Sought(Principal((str(local),), self._of_user(local)), enterprise=True), *plain)
+            return tuple(Sought(principal) for principal in plain)
+        return (Sought(Principal((str(local),), self._of_user(local)), enterprise=True), Sought(plain[0]))
 
     def _of_user(self, identity: DoNAI) -> str:
         for realm, domain in self.domains.items():
