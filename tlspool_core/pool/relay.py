@@ -83,14 +83,16 @@ class Relay(Watched):
         on_question: Callable[[AnyQuestion], None],
         idle_timeout: float | None = None,
         session_timeout: float | None = None,
+        name: str = "",
     ) -> None:
-        """Times in seconds. `on_closed(cause, octets_in, octets_out)` is called exactly once, possibly within `start` or `close`.
+        """Times in seconds; `name` of the session, for the log.
 
+        `on_closed(cause, octets_in, octets_out)` is called exactly once, possibly within `start` or `close`.
         Raises OSError if the plaintext descriptor is of a kind that cannot be relayed; then both are closed.
         """
         near = SocketEnd(cipher)
         try:
-            super().__init__(loop, near, plain_end(plain), idle_timeout, session_timeout)
+            super().__init__(loop, near, plain_end(plain), idle_timeout, session_timeout, name)
         except OSError:
             near.close()
             raise

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
+from tlspool_core.pool.logs import session_id
 from tlspool_core.pool.relay_ends import End, SocketEnd
 
 log = logging.getLogger("tlspool.relay")
@@ -37,6 +38,7 @@ class Watched(ABC):
         "_last_active",
         "_limited",
         "_loop",
+        "_name",
         "_plain",
         "_session_timer",
         "closed",
@@ -49,9 +51,11 @@ class Watched(ABC):
         plain: End,
         idle_timeout: float | None,
         session_timeout: float | None,
+        name: str,
     ) -> None:
-        """Times in seconds."""
+        """Times in seconds; `name` of the session, for the log."""
         self._loop = loop
+        self._name = name
         self._cipher = cipher
         self._plain = plain
         self._armed = 0
@@ -100,7 +104,9 @@ class Watched(ABC):
             if not step() and not self.closed:
                 self._settle()
         except Exception:
+            token = session_id.set(self._name)  # the loop calls in no particular context
             log.exception("fault in a relay")
+            session_id.reset(token)
             self.abort("fault")
 
     # --- descriptors -------------------------------------------------------------------------------------------------------------

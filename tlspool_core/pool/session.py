@@ -127,6 +127,8 @@ class Session:
 
     async def start(self) -> StartTls:
         """Run the handshake and start the relay; returns the answer for the application. Raises WireError."""
+        if self not in self.pool.sessions:
+            raise self._gone()  # before this task had its first turn
         self._task = asyncio.current_task()
         asked = False
         try:
@@ -144,7 +146,7 @@ class Session:
             self._fail(self._too_late(asked))
         except asyncio.CancelledError:
             self.close("cancelled")
-            raise WireError(ErrorCode.POOL_STOPPING if self.pool.stopping else ErrorCode.CLIENT_DISCONNECT) from None
+            raise self._gone() from None
         except WireError as error:
             self._fail(error)
         except BaseException:
@@ -153,6 +155,10 @@ class Session:
         finally:
             self._task = None
         return self.request
+
+    def _gone(self) -> WireError:
+        """Why a session was closed that had just begun."""
+        return WireError(ErrorCode.POOL_STOPPING if self.pool.stopping else ErrorCode.CLIENT_DISCONNECT)
 
     def _too_late(self, asked: bool) -> WireError:
         """What was waited for in vain."""
@@ -310,6 +316,7 @@ class Session:
                 on_question=self._relay_asks,
                 idle_timeout=idle_timeout,
                 session_timeout=session_timeout,
+                name=self.id,
             )
         except OSError as error:
             raise WireError(ErrorCode.PLAIN_SOCKET_NEEDED, f"The plaintext descriptor cannot be used: {error.strerror}") from None
@@ -342,6 +349,8 @@ class Session:
         seconds = round(time.monotonic() - self.started, 3)
         token = session_id.set(self.id)
         say(log, logging.INFO, "ended", cause=cause, octets_in=octets_in, octets_out=octets_out, seconds=seconds)
+        if (failed := self.connection.failed) is not None:
+            log_fault(failed)
         session_id.reset(token)
         self.store_sessions()
         if self._account is not None:
@@ -501,6 +510,11 @@ def failure(error: TlsError, answers: Answers) -> WireError:
         return WireError(ErrorCode.REMOTEID_MISSING)
     if isinstance(error, Truncated):
         return WireError(ErrorCode.PEER_DISCONNECT, "The remote closed the connection during the handshake")
+    log_fault(error)
+    return WireError(ErrorCode.HANDSHAKE_FAILED, f"{error}; {answers.hint}" if answers.hint else str(error))
+
+
+def log_fault(error: TlsError) -> None:
+    """What made a connection fail, if it is a fault of our own and nothing that the peer did."""
     if error.__cause__ is not None:
         log.error("fault in the engine", exc_info=error.__cause__)
-    return WireError(ErrorCode.HANDSHAKE_FAILED, f"{error}; {answers.hint}" if answers.hint else str(error))

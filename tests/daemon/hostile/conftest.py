@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import fcntl
 import socket
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -114,6 +116,10 @@ class Hostile:
     def wait_for_watched(self, count: int) -> None:
         """Until the daemon watches so many."""
         wait_for(lambda: watched(self.daemon) == count)
+
+    def wait_until_read(self) -> None:
+        """Until the daemon has taken all that was sent (TIOCOUTQ of unix(7) counts what it has not)."""
+        wait_for(lambda: not any(fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4))))
 
     def vanish(self) -> None:
         """Gone, without a word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -103,6 +104,21 @@ def begin_and_keep(hostile: Any, flags: StartTlsFlags) -> tuple[socket.socket, s
     ours, peer = hostile.pair()
     hostile.send(START.echo(flags=flags | StartTlsFlags.IGNORE_REMOTEID), [ours.fileno()])
     return ours, peer
+
+
+def test_before_a_handshake_has_had_its_first_turn(hostile: Any) -> None:
+    """With answers that wait to be sent the end is seen while the STARTTLS before it is being taken up."""
+    ours, peer = hostile.pair()
+    for number in range(250):
+        hostile.send(Ping(), reqid=number)
+    hostile.wait_until_read()
+    hostile.daemon.signal(signal.SIGSTOP)
+    hostile.send(START, [ours.fileno()], reqid=1000)
+    ours.close()
+    hostile.sock.close()
+    hostile.daemon.signal(signal.SIGCONT)
+    assert peer.recv(1) == b""
+    assert "fault" not in hostile.daemon.text
 
 
 @pytest.mark.parametrize("flags", [options.SERVER, options.CLIENT, options.PEER], ids=["server", "client", "peer"])
