@@ -6,17 +6,20 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import DaemonProcess, both, eventually
 from toyplugin import CLIENT, SERVER
 
-from tlspool_core.client import ErrorCode, Pool, PoolError, Session, StartTlsFlags
+from tlspool_core.client import ErrorCode, Pool, PoolError, Session, StartTlsFlags, options
+from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import Aaa, AaaDecision, AaaRequest, AccountingRecord, Denied
 from tlspool_core.pool import accounting
 from tlspool_core.pool.accounting import AccountingDesk
 from tlspool_core.testing.aaa import accounting_record
+from tlspool_core.wire.errors import WireError
 
 RULES = """
 [aaa]
@@ -180,14 +183,42 @@ def test_any_worker_takes_records(daemons: Callable[..., DaemonProcess], records
     client.close()
 
 
+def test_a_control_key_that_is_used_again_is_another_session(
+    daemon: DaemonProcess, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first session left open is stopped, and the first application may leave after the second one."""
+    real, key = options.request, bytes(range(16))
+
+    def request(roles: StartTlsFlags, *arguments: Any, **more: Any) -> Any:
+        made = real(roles, *arguments, **more)
+        return made.echo(ctlkey=key) if roles == options.SERVER else made
+
+    with Pool(daemon.path) as first, Pool(daemon.path) as second:
+        other = pair(daemon, first)
+        monkeypatch.setattr(options, "request", request)
+        for number, application in enumerate((first, second), 1):
+            server, client = pair(daemon, application)
+            server.account_this("pages", f"job {number}")
+            client.close()
+            server.close()
+            eventually(lambda number=number: daemon.text.count("ended") == 2 * number)
+        assert [record["instance"] for record in read(records, "stop")] == ["job 1"]
+        second.close()
+        eventually(lambda: len(read(records, "stop")) == 2)
+    with other[0], other[1]:
+        assert other[1].plaintext.recv(1) == b"", "sessions end with the application that left"
+    assert "fault" not in daemon.text
+
+
 class Full(Aaa):
     """Takes nothing until there is space."""
 
     name = "full"
 
-    def __init__(self, space_after: int) -> None:
+    def __init__(self, space_after: int, *, final: bool = False) -> None:
         self.offered: list[AccountingRecord] = []
         self._space_after = space_after
+        self._final = final
 
     async def authorize(self, request: AaaRequest) -> AaaDecision:
         raise Denied("not asked")
@@ -195,13 +226,20 @@ class Full(Aaa):
     async def account(self, record: AccountingRecord) -> None:
         self.offered.append(record)
         if len(self.offered) <= self._space_after:
-            raise Denied("the disk is full")
+            raise Denied("the disk is full", final=self._final)
 
 
-def desk(plugin: Aaa) -> AccountingDesk:
+def desk(*plugins: Aaa) -> AccountingDesk:
     made = AccountingDesk()
-    made.configure([plugin], sessions=True, time_limit=5.0)
+    made.configure(plugins, sessions=True, time_limit=5.0)
     return made
+
+
+async def idle(desk: AccountingDesk) -> None:
+    """Wait until it has nothing to hand over."""
+    async with asyncio.timeout(20):
+        while desk._tasks:  # noqa: ASYNC110 - the desk has no event
+            await asyncio.sleep(0.001)
 
 
 def test_a_stop_that_nobody_could_repeat_is_offered_until_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +255,83 @@ def test_a_stop_that_nobody_could_repeat_is_offered_until_it_is_taken(monkeypatc
 
     asyncio.run(main())
     assert full.offered == [stop] * 4
+
+
+def test_waiting_is_told_once_and_who_has_taken_a_stop_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(accounting, "_PAUSE", (0.001, 0.002))
+    slow, quick, stop = Full(3), Full(0), accounting_record("stop")
+
+    async def main() -> None:
+        made = desk(slow, quick)
+        made.later(stop)
+        await idle(made)
+
+    asyncio.run(main())
+    assert (len(slow.offered), quick.offered) == (4, [stop])
+    assert caplog.text.count("put off") == 1
+
+
+@pytest.mark.parametrize(("final", "longest"), [(True, 60.0), (False, 0.0)])
+def test_what_can_never_be_taken_has_an_end_and_holds_up_no_other_plugin(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, final: bool, longest: float
+) -> None:
+    """It is said to be final, or nobody has taken it for the longest time."""
+    monkeypatch.setattr(accounting, "_PAUSE", (0.001, 0.002))
+    monkeypatch.setattr(accounting, "_LONGEST", longest)
+    never, other, stop = Full(1000, final=final), Full(0), accounting_record("stop")
+
+    async def main() -> None:
+        made = desk(never, other)
+        made.later(stop)
+        await idle(made)
+
+    asyncio.run(main())
+    assert len(never.offered) <= 2 and other.offered == [stop]
+    assert caplog.text.count("not accounted") == 1
+
+
+def some_session() -> Any:
+    """As much of a session as is accounted."""
+    told = {"id": "s-1", "role": "server", "peer_type": None, "peer_address": "192.0.2.7:4711", "local": SERVER, "remote": CLIENT}
+    more = {"request": SimpleNamespace(service="http"), "decision": AaaDecision(), "identity": DoNAI.parse}
+    return SimpleNamespace(**told, **more)
+
+
+def start_a_session(*plugins: Aaa, patience: float = 60.0) -> None:
+    """Account for the start of a session in vain, and let the desk finish what follows."""
+
+    async def main() -> None:
+        made = desk(*plugins)
+        with pytest.raises((WireError, TimeoutError)):
+            async with asyncio.timeout(patience):
+                await made.session_started(some_session())
+        await idle(made)
+
+    asyncio.run(main())
+
+
+def test_a_start_that_was_refused_for_good_is_stopped_where_it_was_taken(caplog: pytest.LogCaptureFixture) -> None:
+    never, other = Full(1000, final=True), Full(0)
+    start_a_session(never)
+    assert [record.event for record in never.offered] == ["start"] and "not accounted" not in caplog.text
+    start_a_session(other, never)
+    assert [record.event for record in other.offered] == ["start", "stop"]
+
+
+class Slow(Full):
+    """Takes a start, but does not say so."""
+
+    async def account(self, record: AccountingRecord) -> None:
+        await super().account(record)
+        await asyncio.sleep(60 if record.event == "start" else 0)
+
+
+def test_a_start_that_is_called_off_is_stopped() -> None:
+    slow = Slow(0)
+    start_a_session(slow, patience=0.01)
+    assert [record.event for record in slow.offered] == ["start", "stop"]
 
 
 @pytest.mark.parametrize("limit", [10_000, 0])  # 0: there are too many of them already

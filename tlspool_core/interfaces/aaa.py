@@ -79,8 +79,12 @@ class Aaa(ABC):
         """Permit, or raise Denied. Any other exception, or a time-out, is a denial too."""
 
     async def account(self, record: AccountingRecord) -> None:
-        """Take over responsibility for the record: once this returns, it must survive a restart. Raises Denied if not offered."""
-        raise Denied(f"{self.name} does no accounting")
+        """Take over responsibility for the record: once this returns, it must survive a restart. Raises Denied if it was not taken.
+
+        A record that nobody else could repeat (a stop) is handed over again for up to a day; if it can never be taken, raise
+        Denied with `final`.
+        """
+        raise Denied(f"{self.name} does no accounting", final=True)
 
     async def stop(self) -> None:  # noqa: B027 - optional to override
         """Close."""

@@ -6,7 +6,14 @@ from enum import Flag, auto
 
 
 class Denied(Exception):
-    """A plugin refuses: the text goes to the application and the log, so it names who refused and why, without secrets."""
+    """A plugin refuses: the text goes to the application and the log, so it names who refused and why, without secrets.
+
+    `final`: it will not do otherwise if it is asked the same again, so nobody need try. Whoever does not know leaves it.
+    """
+
+    def __init__(self, reason: str = "", *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
 
 
 class Role(Flag):

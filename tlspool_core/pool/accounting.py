@@ -13,7 +13,8 @@ answered like the first one, and counts nothing.
 A book outlives its session, as an application reports its final count after the connection has ended.  When the application has gone
 too, or has given up control, what is still open is stopped on its behalf with the last count that it told, so that nothing is open
 for ever.  Nobody could repeat such a stop, or that of a session of the pool's own; so the desk does, until the plugins have taken it,
-or the pool stops.
+say that they never will, or a day has passed, or the pool stops; what is lost then stands in the log.  A start that was refused for good
+by the first that was asked was taken by nobody, and needs no stop.
 """
 
 from __future__ import annotations
@@ -52,8 +53,17 @@ _LOST_CARRIER: Final = 2  # any other end of a session is a failure of its conne
 _OPEN_ITEMS: Final = 256  # for one session
 _LINGERING: Final = 1024  # books without a session, for one client
 _PAUSE: Final = (1.0, 60.0)  # seconds until a record that nobody else repeats is handed over again: the first, and the longest
+_LONGEST: Final = 86_400.0  # seconds for which that is done
 _PUT_OFF: Final = 10_000  # of these at a time; more than that are lost, and the log says so
 _FLUSH: Final = 10.0  # seconds to hand over what is to be written when the pool stops
+
+
+class _NotTaken(Denied):
+    """A plugin did not take a record. `takers` are those that have, or may have, taken it nevertheless."""
+
+    def __init__(self, reason: str, takers: Sequence[Aaa], *, final: bool) -> None:
+        super().__init__(reason, final=final)
+        self.takers = takers
 
 
 @dataclass(slots=True)
@@ -122,6 +132,9 @@ class AccountingDesk:
     async def begin(self, session: Session, request: Accounting) -> Accounting:
         """Serve a request for a session that is running. Raises WireError."""
         book = self._books.get(request.ctlkey)
+        if book is not None and book.ended:  # of an earlier session, whose control key was used again
+            self._abandon(request.ctlkey, book)
+            book = None
         if book is None:
             book = Book({})
             if isinstance(request, AccountingStart):
@@ -180,7 +193,9 @@ class AccountingDesk:
             item.unsure = (request, _record(name, item, request))
         try:
             await self._hand_over(item.unsure[1])
-        except Denied as denied:
+        except _NotTaken as denied:
+            if not (item.opened or denied.takers):
+                del book.items[name]
             raise WireError(ErrorCode.ACCOUNTING_UNAVAILABLE, str(denied)) from None
         ended = item.unsure[1].ended
         item.unsure = None
@@ -199,9 +214,13 @@ class AccountingDesk:
         account = SessionAccount(self, session)
         try:
             await self._hand_over(account.start())
-        except Denied as denied:
-            account.end("refused", 0, 0)  # it may have been taken
+        except _NotTaken as denied:
+            if denied.takers:
+                account.end("refused", 0, 0)
             raise WireError(ErrorCode.ACCOUNTING_UNAVAILABLE, str(denied)) from None
+        except asyncio.CancelledError:  # the session has no more time; the start may be taken nevertheless
+            account.end("refused", 0, 0)
+            raise
         return account
 
     def later(self, record: AccountingRecord) -> None:
@@ -266,35 +285,55 @@ class AccountingDesk:
         task.add_done_callback(self._tasks.discard)
 
     async def _hand_over_at_last(self, record: AccountingRecord) -> None:
-        """As often as it takes."""
-        pause = _PAUSE[0]
+        """As often as it takes, within bounds; a plugin that has taken it is not asked again."""
+        waiting, pause, give_up = self._plugins, _PAUSE[0], time.monotonic() + _LONGEST
+        told = False
         while True:
-            last = self._stopping.is_set() or len(self._tasks) > _PUT_OFF
-            try:
-                return await self._hand_over(record)
-            except Denied as denied:
-                what = {"kind": record.kind, "event": record.event, "record": record.record_id, "reason": denied}
-                if last:
-                    return say(log, logging.ERROR, "not accounted", **what)
-                say(log, logging.WARNING, "accounting is put off", **what)
+            last = self._stopping.is_set() or len(self._tasks) > _PUT_OFF or time.monotonic() > give_up
+            refusals = [(plugin, denied) for plugin in waiting if (denied := await self._refusal(plugin, record)) is not None]
+            for _, denied in refusals:
+                _complain(record, denied, lost=last or denied.final, told=told)
+            waiting = [plugin for plugin, denied in refusals if not denied.final]
+            if last or not waiting:
+                return
+            told = True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
             pause = min(pause * 2, _PAUSE[1])
 
     async def _hand_over(self, record: AccountingRecord) -> None:
-        """Have every plugin take the record. Raises Denied with the name of the one that did not."""
-        for plugin in self._plugins:
-            try:
-                async with asyncio.timeout(self._time_limit):
-                    await plugin.account(record)
-            except Denied as denied:
-                raise Denied(f"accounting by {plugin.name}: {denied}") from None
-            except TimeoutError:
-                raise Denied(f"accounting by {plugin.name}: no answer in time") from None
-            except Exception:
-                log.exception("plugin %s failed", plugin.name)
-                raise Denied(f"accounting by {plugin.name}: the plugin failed") from None
+        """Have every plugin take the record. Raises _NotTaken with the name of the one that did not."""
+        for number, plugin in enumerate(self._plugins):
+            denied = await self._refusal(plugin, record)
+            if denied is not None:
+                raise _NotTaken(str(denied), self._plugins[: number if denied.final else number + 1], final=denied.final)
+
+    async def _refusal(self, plugin: Aaa, record: AccountingRecord) -> Denied | None:
+        """Have a plugin take the record; None if it did, else the reason with its name."""
+        final = False
+        try:
+            async with asyncio.timeout(self._time_limit):
+                await plugin.account(record)
+        except Denied as denied:
+            reason, final = str(denied), denied.final
+        except TimeoutError:
+            reason = "no answer in time"
+        except Exception:
+            log.exception("plugin %s failed", plugin.name)
+            reason = "the plugin failed"
+        else:
+            return None
+        return Denied(f"accounting by {plugin.name}: {reason}", final=final)
+
+
+def _complain(record: AccountingRecord, denied: Denied, *, lost: bool, told: bool) -> None:
+    """A record is lost, or waits: the latter once, as there may be thousands that wait for the same."""
+    what = {"kind": record.kind, "event": record.event, "record": record.record_id, "reason": denied}
+    if lost:
+        say(log, logging.ERROR, "not accounted", **what)
+    elif not told:
+        say(log, logging.WARNING, "accounting is put off", **what)
 
 
 def _record(name: tuple[str, str], item: Item, request: Accounting) -> AccountingRecord:
