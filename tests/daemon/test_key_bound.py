@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +19,21 @@ from conftest import DaemonProcess, both, eventually
 from test_openssl import CLIENT, NEEDED, SERVER, World
 
 from tlspool_core.client import ErrorCode, PoolError, Session, StartTlsFlags
-from tlspool_core.interfaces import KeyStoreError, Role
+from tlspool_core.identity import DoNAI
+from tlspool_core.interfaces import (
+    CredentialType,
+    KeyStoreError,
+    LocalCredential,
+    LocalIdentity,
+    Role,
+    SessionContext,
+    SessionParts,
+)
+from tlspool_core.pool.config import PoolConfig
+from tlspool_core.pool.engine import Engine
 from tlspool_core.pool.key_watch import CAUSE, KeyWatch
 from tlspool_core.testing.keys import SoftwareKeys
+from tlspool_core.testing.memory import MemoryBackend
 
 BOUND = StartTlsFlags.KEY_BOUND
 AS_SERVER = {"localid": SERVER, "service": "http"}
@@ -242,3 +257,49 @@ def test_each_key_ends_its_own_sessions_and_stores_are_watched_apart() -> None:
         await until(lambda: len(asyncio.all_tasks()) == 1)
 
     asyncio.run(main())
+
+
+class Keeper(CredentialType):
+    """Keeps what it is given for a session, as one does that renews tickets by a password in a token."""
+
+    name = "keeper"
+
+    def __init__(self) -> None:
+        self.kept: list[SessionContext] = []
+
+    async def load(self, local: LocalCredential, find_key: Any) -> None:
+        return None
+
+    def begin(self, context: SessionContext) -> SessionParts:
+        self.kept.append(context)
+        return SessionParts()
+
+
+class Named:
+    """Of a session, what an engine makes settings of."""
+
+    role, peer_address = "server", ""
+    request = SimpleNamespace(service="http")
+
+
+def test_what_a_plugin_keeps_of_a_session_is_not_the_session() -> None:
+    local = DoNAI.parse(SERVER)
+    entry = LocalIdentity(local, (LocalCredential(local, "keeper", Role.SERVER, "software:password", b""),))
+    keys = SoftwareKeys()
+    keys.add_secret("password", b"secret")
+    pool: Any = SimpleNamespace(
+        backend=MemoryBackend(),
+        credentials=SimpleNamespace(identity=lambda _: entry),
+        read_secret_blocking=lambda uri: asyncio.run(keys.read_secret(uri)),
+        agree_blocking=None,
+        ask_password_blocking=None,
+    )
+    keeper, rests_on, session = Keeper(), set[str](), Named()
+    Engine(pool, PoolConfig("test", ()), [keeper]).settings(session, local, None, None, rests_on)  # type: ignore[arg-type]
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None
+    keeper.kept[0].rests_on("software:other")
+    assert keeper.kept[0].read_secret("software:password") == b"secret"
+    assert rests_on == {"software:password", "software:other"}

@@ -123,6 +123,8 @@ class SessionContext:
     ask_password: Callable[[str], str | None]  # blocking, likewise
     peer_address: str = ""
     agree: Callable[[str, bytes], bytes] | None = None  # blocking, likewise: KeyStore.agree of the store that has the URI
+    # says that the session rests on what was had before by a key or secret, as a ticket by a password: the session may be bound to that
+    rests_on: Callable[[str], None] = lambda uri: None
 
 
 class CredentialType(ABC):

@@ -72,6 +72,13 @@ class KeyStore(ABC):
     async def read_secret(self, uri: str) -> bytes:
         """Value of a secret or data object (a password kept on the token). Raises KeyStoreError."""
 
+    async def reach(self, uri: str) -> None:
+        """Make sure that what the URI names, a key or a secret, can be used now. Raises KeyStoreError if it cannot.
+
+        The pool asks before a session begins that is to end with it (flag KEY_BOUND). The default is for stores that have keys only.
+        """
+        await self.find(uri)
+
     async def agree(self, uri: str, peer_public: bytes) -> bytes:
         """ECDH inside the store: the secret that the private key at `uri` shares with `peer_public`, DER SubjectPublicKeyInfo.
 

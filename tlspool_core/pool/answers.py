@@ -73,6 +73,7 @@ class Answers:
         self.failure: WireError | None = None
         self.hint = ""
         self.resumption: Hashable = None
+        self.rests_on: set[str] = set()  # URIs of keys that plugins asked for, or that a resumed session rests on
         self._choice: desks_identity.Choice | None = None
         self._shown_before: DoNAI | None = None  # in the session that a client resumes
         self._approved: dict[DoNAI, DoNAI] = {}  # what the application said to identities that were proposed to it
@@ -102,7 +103,8 @@ class Answers:
                 raise refusal.error from None
             local = self.local
         self.resumption = self.resumption_key() if session.role == "client" else None
-        return pool.engine.settings(session, local, remote, await self._resume())
+        resumed = await self._resume()
+        return pool.engine.settings(session, local, remote, resumed, self.rests_on)
 
     # --- the questions -------------------------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class Answers:
         """Whatever was settled for a client is not."""
         self._session.role = "server"
         self.local = self._shown_before = None
-        self._session.keys = frozenset()
+        self.rests_on = set()
         return await self._settings_of_role()
 
     # --- resumption ----------------------------------------------------------------------------------------------------------
@@ -201,10 +203,10 @@ class Answers:
         local = self._pool.identity(found.local)
         if local is not None and not self._allowed(local):
             return None
-        if self._session.key_bound and await self._out_of_reach(found.keys):
+        if self._session.key_bound and await self.out_of_reach(found.keys):
             return None
         self._shown_before = local
-        self._session.keys |= found.keys
+        self.rests_on |= found.keys
         return found.session
 
     # --- our side ------------------------------------------------------------------------------------------------------------
@@ -354,7 +356,7 @@ class Answers:
             return []
         self._own, problems = await self._pool.credentials.usable(entry, role)
         if self._session.key_bound:  # what is ready may have been made ready while its key was there
-            reasons = [await self._out_of_reach(own.keys) for own in self._own]
+            reasons = [await self.out_of_reach(own.keys) for own in self._own]
             self._own = [own for own, reason in zip(self._own, reasons, strict=True) if not reason]
             problems += filter(None, reasons)
         if problems:
@@ -384,11 +386,11 @@ class Answers:
             raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, str(error))) from None
         return [own.credential for own in self._own]
 
-    async def _out_of_reach(self, keys: Collection[str]) -> str:
+    async def out_of_reach(self, keys: Collection[str]) -> str:
         """Why one of these keys cannot be used now; empty if all can be."""
         try:
             for uri in keys:
-                await self._pool.find_key(uri)
+                await self._pool.reach(uri)
         except KeyStoreError as error:
             return str(error)
         return ""

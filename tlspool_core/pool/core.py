@@ -216,6 +216,10 @@ class Pool:
         """The key that a URI names, from the store that serves its scheme. Raises KeyStoreError."""
         return await self._store(uri).find(uri)
 
+    async def reach(self, uri: str) -> None:
+        """Raises KeyStoreError if what a URI names cannot be used now."""
+        await self._store(uri).reach(uri)
+
     async def _read_secret(self, uri: str) -> bytes:
         return await self._store(uri).read_secret(uri)
 

@@ -19,6 +19,7 @@ from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import CredentialType, KeyStoreError, LocalIdentity, SessionContext, SessionParts
 from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.pool.config import ConfigurationError, PoolConfig
+from tlspool_core.pool.key_watch import noting
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.tomlfile import suggestion
 from tlspool_core.tls.groups import GROUPS
@@ -119,10 +120,13 @@ class Engine:
     # --- one session ---------------------------------------------------------------------------------------------------------
 
     def settings(
-        self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None
+        self, session: Session, local: DoNAI | None, remote: DoNAI | None, resumed: StoredSession | None, rests_on: set[str]
     ) -> ClientSettings | ServerSettings:
-        """Settings for a session between these identities, as far as they are known. Raises ConfigError."""
-        parts = self._begin(session, local, remote)
+        """Settings for a session between these identities, as far as they are known. Raises ConfigError.
+
+        URIs of keys that plugins ask for during the handshake are put into `rests_on`.
+        """
+        parts = self._begin(session, local, remote, rests_on)
         if session.role == "server" and not parts:
             return self._shared
         common = self._complete(parts)
@@ -182,7 +186,7 @@ class Engine:
         codes = {code for kind in self._types if kind.name in names for code in kind.certificate_types}
         return tuple(code for code in self.certificate_types if code in codes)
 
-    def _begin(self, session: Session, local: DoNAI | None, remote: DoNAI | None) -> list[SessionParts]:
+    def _begin(self, session: Session, local: DoNAI | None, remote: DoNAI | None, rests_on: set[str]) -> list[SessionParts]:
         entry, kinds = self._beginning(local)
         if not kinds:
             return []
@@ -193,10 +197,11 @@ class Engine:
             remote_identity=remote,
             local_credentials=entry.credentials if entry else (),
             config=self._pool.backend,
-            read_secret=session.noting(self._pool.read_secret_blocking),
+            read_secret=noting(rests_on, self._pool.read_secret_blocking),
             ask_password=self._pool.ask_password_blocking,
             peer_address=session.peer_address,
-            agree=session.noting(self._pool.agree_blocking),
+            agree=noting(rests_on, self._pool.agree_blocking),
+            rests_on=rests_on.add,
         )
         return [self._begin_one(kind, context) for kind in kinds]
 

@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from contextvars import Context
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from tlspool_core.interfaces import KeyStore, KeyStoreError
 from tlspool_core.pool.logs import say
@@ -24,6 +24,21 @@ from tlspool_core.pool.logs import say
 log = logging.getLogger("tlspool.keys")
 
 CAUSE = "key gone"
+
+T = TypeVar("T")
+
+
+def noting(keys: set[str], ask: Callable[..., T]) -> Callable[..., T]:
+    """A way to ask key stores for what belongs to a URI, which puts the URI among the keys that a session rests on.
+
+    A plugin may keep it for longer than the session lasts, so it holds on to nothing else of that.
+    """
+
+    def asked(uri: str, *more: Any) -> T:
+        keys.add(uri)
+        return ask(uri, *more)
+
+    return asked
 
 
 class Bound(Protocol):

@@ -21,8 +21,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Final
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI
@@ -55,8 +55,6 @@ _GONE: Final = "application gone"
 
 _TLS13 = 0x0304
 _LOOK_AGAIN = 0.1  # seconds, while a server's consent is awaited
-
-T = TypeVar("T")
 
 
 class Session:
@@ -189,6 +187,9 @@ class Session:
             self._release_port()
         if connection.failed is not None:
             raise failure(connection.failed, answers)
+        self.keys = answers.keys_behind(connection).union(answers.rests_on)
+        if self.key_bound and (reason := await answers.out_of_reach(self.keys)):
+            raise WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, reason)
         self._note(answers)
         if answers.remembers:
             self.pool.keep(self.pool.loop.create_task(self._remember_if_accepted(answers)))
@@ -261,7 +262,6 @@ class Session:
         self.peer_type = answers.peer_type
         self.decision = answers.decision
         self.resumption = answers.resumption
-        self.keys |= answers.keys_behind(connection)
         flags = with_role(self.request.flags, self.role)
         self.request = self.request.echo(flags=flags, localid=self.local, remoteid=self.remote)
         self._answers = None
@@ -394,15 +394,6 @@ class Session:
                 self.judged.set_result(None)
 
     # --- commands ------------------------------------------------------------------------------------------------------------
-
-    def noting(self, ask: Callable[..., T]) -> Callable[..., T]:
-        """A way to ask key stores for what belongs to a URI, which remembers that the session rests on it."""
-
-        def asked(uri: str, *more: Any) -> T:
-            self.keys |= {uri}
-            return ask(uri, *more)
-
-        return asked
 
     @property
     def port(self) -> CipherPort:

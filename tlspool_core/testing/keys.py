@@ -146,6 +146,9 @@ class SoftwareKeys(KeyStore):
             raise KeyStoreError(f"no secret {uri}")
         return self._secrets[uri]
 
+    async def reach(self, uri: str) -> None:
+        await (self.read_secret(uri) if uri in self._secrets else self.find(uri))
+
     async def agree(self, uri: str, peer_public: bytes) -> bytes:
         return (await self.find(uri)).agree(load_der_public_key(peer_public))
 

@@ -156,8 +156,9 @@ class KeyStoreConformance:
             with pytest.raises(KeyStoreError) as caught:
                 await it.store.find(it.missing)
             assert len(str(caught.value)) > 10
-            with pytest.raises(KeyStoreError):
-                await it.store.read_secret(it.missing)
+            for ask in (it.store.read_secret, it.store.reach):
+                with pytest.raises(KeyStoreError):
+                    await ask(it.missing)
 
         self._run(work)
 
@@ -165,9 +166,11 @@ class KeyStoreConformance:
         async def work(it: StoreUnderTest) -> None:
             for uri, value in it.secrets.items():
                 assert await it.store.read_secret(uri) == value
+                await it.store.reach(uri)
                 with pytest.raises(KeyStoreError):
                     await it.store.find(uri)
             for uri in it.keys:
+                await it.store.reach(uri)
                 with pytest.raises(KeyStoreError):
                     await it.store.read_secret(uri)
 
@@ -238,8 +241,9 @@ class KeyStoreConformance:
                 await asyncio.sleep(0.1)
                 it.pull(True)
                 assert set(await asyncio.wait_for(leaving, 30)) == {uri}, attempt
-                with pytest.raises(KeyStoreError):
-                    await it.store.find(uri)
+                for ask in (it.store.find, it.store.reach):
+                    with pytest.raises(KeyStoreError):
+                        await ask(uri)
                 it.pull(False)
                 await _found_again(it.store, uri)
 

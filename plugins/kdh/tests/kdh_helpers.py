@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,3 +57,11 @@ def service_key(realm: Any) -> SessionKey:
     keytab = krb5.kt_resolve(context, realm.services.encode())
     key = krb5.kt_get_entry(context, keytab, krb5.parse_name_flags(context, WEB.encode()), 0, 18).key
     return SessionKey(key.enctype, key.data)
+
+
+def soon(done: Callable[[], bool]) -> None:
+    """Wait until something in the background has happened."""
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.01)

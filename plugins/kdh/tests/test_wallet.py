@@ -5,13 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kdh_helpers import MAIL, WEB, source
+from kdh_helpers import MAIL, WEB, soon, source
 from tlspool_kdh import gate as gate_module
 from tlspool_kdh import mit
 from tlspool_kdh.exchange import TicketCredential
@@ -23,14 +22,6 @@ from tlspool_kdh.wallet import SPARE, Tickets
 from tlspool_core.api import DecryptError
 
 AT_WEB, AT_MAIL = (Principal.parse(WEB),), (Principal.parse(MAIL),)
-
-
-def soon(done: Callable[[], bool]) -> None:
-    """Wait until something in the background has happened."""
-    deadline = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < deadline, "it does not happen"
-        time.sleep(0.01)
 
 
 @pytest.fixture

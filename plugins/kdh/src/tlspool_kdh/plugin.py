@@ -198,14 +198,15 @@ class KerberosType(CredentialType):
             services, source = self.realms.services(context.service, remote), self._source(context, local)
         except LookupError as error:
             return self._hopeless(str(error))
-        mine = ClientBox(self._tickets, self.realms, source, services, to_user=remote.user is not None)
+        mine = ClientBox(
+            self._tickets, self.realms, source, services, to_user=remote.user is not None, used=_resting_on(source, context)
+        )
         box.set(mine)
         relief = ClientRelief(mine.fill, required=self._required, code=self._code)
         if mine.to_user:
             wanted = accepts_for(self.realms, remote, "")
             relief = UserRelief(mine.granting, self._service, wanted, required=self._required, code=self._code)
-        mine.held = None if mine.to_user else self._tickets.held(source, services)
-        extensions = (relief,) if mine.held is not None else (self._prefetch(mine.begin), relief)
+        extensions = (relief,) if mine.kept() else (self._prefetch(mine.begin), relief)
         return SessionParts((Kdh(prepare=mine.prepare),), extensions)
 
     def _prefetch(self, work: Callable[[], object]) -> Prefetch:
@@ -230,7 +231,7 @@ class KerberosType(CredentialType):
                 source = self._source(context, local)
             except LookupError:
                 return SessionParts()  # its realm is not known, so nobody can have a ticket for it
-        mine = ServerBox(self._tickets, self.realms, accepts, source, needs_own=alone)
+        mine = ServerBox(self._tickets, self.realms, accepts, source, needs_own=alone, used=_resting_on(source, context))
         box.set(mine)
         if source is None:
             return SessionParts((Kdh(accepts),), (ServerRelief(self._service, accepts, code=self._code),))
@@ -267,6 +268,12 @@ class KerberosType(CredentialType):
             except LookupError as error:
                 problem = error
         raise problem
+
+
+def _resting_on(source: Source | None, context: SessionContext) -> Callable[[], None]:
+    """What a session calls that has a ticket: it rests on the password that the ticket was had by, whichever session asked for that."""
+    uri = source.key_uri if source is not None else ""
+    return (lambda: context.rests_on(uri)) if uri else (lambda: None)
 
 
 def _domains(table: object) -> Mapping[str, str]:

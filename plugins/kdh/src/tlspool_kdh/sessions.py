@@ -51,6 +51,7 @@ class ClientBox:
     held: ClientTicket | None = None
     kdh_only: bool = False  # then Authenticators have a subkey
     to_user: bool = False
+    used: Callable[[], None] = lambda: None  # called when the session has a ticket of ours, new or kept
 
     def begin(self) -> object:
         """Before ClientHello, where it may block: have what the session will need in any case. Raises KerberosError."""
@@ -60,11 +61,19 @@ class ClientBox:
         """The ticket for the remote, by its own key. Raises KerberosError."""
         if self.held is None:
             self.held = self.tickets.get(self.source, self.services)
+        self.used()
         return self.held
+
+    def kept(self) -> bool:
+        """Whether `fill` has nothing to wait for. Does not block."""
+        self.held = None if self.to_user else self.tickets.held(self.source, self.services)
+        return self.held is not None
 
     def granting(self) -> ClientTicket:
         """Our ticket-granting ticket. Raises KerberosError."""
-        return self.tickets.granting(self.source)
+        found = self.tickets.granting(self.source)
+        self.used()
+        return found
 
     def prepare(self, granting: bytes) -> None:
         """KDH-only was agreed on; the server may have shown a ticket-granting ticket. Raises AccessDenied."""
@@ -73,6 +82,7 @@ class ClientBox:
             if granting:
                 check_granting(granting, self.realms)
                 self.held = self.tickets.get(self.source, self.services, granting)
+                self.used()
             else:
                 self.fill()
         except KerberosError as error:
@@ -89,6 +99,7 @@ class ServerBox:
     source: Source | None = None  # of its own tickets; None: it is no user
     needs_own: bool = True  # whether a session is of no use without a ticket-granting ticket
     own: ClientTicket | None = field(default=None, repr=False)
+    used: Callable[[], None] = lambda: None  # called when the session has a ticket of ours, new or kept
 
     def begin(self) -> None:
         """When ClientHello is here. Raises KerberosError where nothing but Kerberos can prove this server."""
@@ -99,6 +110,8 @@ class ServerBox:
         except KerberosError:
             if self.needs_own:
                 raise
+        else:
+            self.used()
 
     def for_user(self, client: Principal, granting: bytes) -> ClientTicket:
         """A ticket of ours for a user who shows a ticket-granting ticket. Raises KerberosError."""

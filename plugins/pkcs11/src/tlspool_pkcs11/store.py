@@ -74,6 +74,11 @@ class Pkcs11Store(KeyStore):
         """ECDH inside the token: shared secret with a public key, DER SubjectPublicKeyInfo. Raises KeyStoreError."""
         return await (await self._key(uri)).agree(peer_public)
 
+    async def reach(self, uri: str) -> None:
+        """Make sure that what the URI names, a private key, secret or data object, can be used now. Raises KeyStoreError."""
+        wanted = _parsed(uri)
+        await self._some(self._ready, wanted, (CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKO_DATA), "private key, secret or data object")
+
     async def departure(self, uris: Collection[str]) -> Collection[str]:
         """Wait until the tokens of some of these keys have been pulled, or their modules are lost; the URIs of these keys."""
         wanted = {uri: _parsed(uri) for uri in uris}
@@ -119,11 +124,16 @@ class Pkcs11Store(KeyStore):
             raise
 
     async def _one(self, lookup: Lookup, wanted: Pkcs11Uri, classes: Sequence[int], what: str) -> Found:
-        found, problems = await lookup.search(wanted, self._modules, classes)
-        if len(found) == 1:
-            return found[0]
-        if found:
+        found = await self._some(lookup, wanted, classes, what)
+        if len(found) > 1:
             raise KeyStoreError(f"{wanted} names {len(found)} objects; say which: " + ", ".join(str(each.uri) for each in found))
+        return found[0]
+
+    async def _some(self, lookup: Lookup, wanted: Pkcs11Uri, classes: Sequence[int], what: str) -> Sequence[Found]:
+        """At least one object. Raises KeyStoreError."""
+        found, problems = await lookup.search(wanted, self._modules, classes)
+        if found:
+            return found
         if wanted.token is not None and problems == [NOT_THERE]:
             raise KeyStoreError(f"token {wanted.token!r} is not there, plug it in ({wanted})")
         raise KeyStoreError(f"{wanted} names no {what}: " + ("; ".join(problems) or "the token holds none that it describes"))
