@@ -142,7 +142,7 @@ class SoftwareKeys(KeyStore):
         return self._keys[uri]
 
     async def read_secret(self, uri: str) -> bytes:
-        if uri not in self._secrets:
+        if uri in self.missing or uri not in self._secrets:
             raise KeyStoreError(f"no secret {uri}")
         return self._secrets[uri]
 
