@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from tlspool_core.identity import DoNAI
@@ -125,6 +126,27 @@ class SessionContext:
     agree: Callable[[str, bytes], bytes] | None = None  # blocking, likewise: KeyStore.agree of the store that has the URI
     # says that the session rests on what was had before by a key or secret, as a ticket by a password: the session may be bound to that
     rests_on: Callable[[str], None] = lambda uri: None
+
+    @property
+    def peer_host(self) -> IPv4Address | IPv6Address | None:
+        """The address in `peer_address` without its port; None if the connection has none, as between processes of one host."""
+        host = self.peer_address.rpartition(":")[0].strip("[]")
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return None
+        return getattr(address, "ipv4_mapped", None) or address
+
+    @property
+    def peer_network(self) -> str:
+        """What limits take for one peer, whatever port it comes from: an address of IPv4, or the 64 bits of IPv6 that are not its own choice.
+
+        Empty for a connection without addresses.
+        """
+        address = self.peer_host
+        if isinstance(address, IPv6Address):
+            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+        return "" if address is None else str(address)
 
 
 class CredentialType(ABC):

@@ -201,7 +201,7 @@ class ServerSrp:
     config: ConfigBackend
     attempts: Attempts
     default_domain: Callable[[], DoNAI | None]
-    peer_address: str = ""
+    peer_network: str = ""
     minimum_bits: int = 1536
     simulated_bits: int = 2048
     name: str = NAME
@@ -215,9 +215,13 @@ class ServerSrp:
         user = self.extension.user
         if user is None:
             raise UnknownPskIdentity("the client chose SRP but named no user")
-        if not self.attempts.begin(user, self.peer_address):
+        if not self.attempts.begin(self.counted(user), self.peer_network):
             raise AccessDenied("too many failed SRP attempts; try again later")
         return ServerRun(self, user)
+
+    def counted(self, user: str) -> str:
+        """Under which name attempts are counted: the same for all spellings of an identity, as each is a way to its verifier."""
+        return str(self.identity_of(user) or user)
 
     def identity_of(self, user: str) -> DoNAI | None:
         """`user@domain`, with the local identity's domain for a name without one; None if it is no identity at all."""
@@ -277,6 +281,6 @@ class ServerRun(KeyExchangeRun):
 
     def peer_credential(self) -> PeerCredential | None:
         """The user, who knew the password; also ends the suspicion that this was a failed attempt."""
-        self._srp.attempts.succeeded(self._user, self._srp.peer_address)
+        self._srp.attempts.succeeded(self._srp.counted(self._user), self._srp.peer_network)
         assert self._identity is not None  # a name that is no identity has a simulated verifier, and never gets here
         return SrpPeer(self._identity)

@@ -154,7 +154,7 @@ class SrpType(CredentialType):
             context.config,
             self._attempts,
             lambda: context.local_identity or local.identity,
-            context.peer_address,
+            context.peer_network,
             self._minimum_bits,
             self._simulated_bits,
         )
