@@ -66,13 +66,13 @@ def test_a_response_that_ends_with_the_connection(outside: Outside) -> None:
 
 
 @contextmanager
-def inside_tls(world: ProxyWorld, proxy: Outside) -> Iterator[ssl.SSLSocket]:
-    """TLS with what a browser takes for the site."""
+def inside_tls(world: ProxyWorld, proxy: Outside, name: str = SITE) -> Iterator[ssl.SSLSocket]:
+    """TLS with what a browser takes for the site; `name` is whom it asks for."""
     context = ssl.create_default_context(cafile=str(world.authority))
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as sock:
         sock.sendall(f"CONNECT {SITE}:443 HTTP/1.1\r\nHost: {SITE}:443\r\n\r\n".encode())
         assert sock.recv(1000).startswith(b"HTTP/1.1 200 ")
-        with context.wrap_socket(sock, server_hostname=SITE) as secured:
+        with context.wrap_socket(sock, server_hostname=name) as secured:
             yield secured
 
 

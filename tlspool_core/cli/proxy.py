@@ -10,6 +10,7 @@ import click
 
 from tlspool_core.cli.run import until_signal
 from tlspool_core.pool.config import ConfigurationError, config_home
+from tlspool_core.pool.permissions import user_numbers
 from tlspool_core.pool.tomlfile import Table, TomlFile
 from tlspool_core.tools.endpoints import Endpoint, EndpointError
 from tlspool_core.tools.http_proxy.rules import BadTarget, Destination, Pattern, Rules
@@ -34,6 +35,7 @@ def read_settings(file: Path, pool: Path | None) -> ProxySettings:
         authority=_path(root, "authority"),
         limit=root.integer("limit", 256, 1, 100_000),
         pool=pool,
+        users=user_numbers(root, "users"),
     )
     root.finish()
     if not rules.destinations:
@@ -77,7 +79,7 @@ def proxy(file: Path | None, check: bool, path: Path | None) -> None:
     """Be the HTTP proxy of a browser, and go to configured sites with the credential of the person in front of it.
 
     FILE (by default proxy.toml in ~/.config/tlspool) has a table [[destination]] for sites that are reached with a credential: match,
-    localid, remoteid, service and connect. Other keys are listen, other ("refuse" or "pass"), pass_ports, login_file, authority,
+    localid, remoteid, service and connect. Other keys are listen, other ("refuse" or "pass"), pass_ports, users, login_file, authority,
     open_to_network and limit.
     """
     try:

@@ -40,11 +40,16 @@ class Permitted:
 def permitted(table: Table) -> Permitted:
     """A section with `users` and `groups`. Raises ConfigurationError; also for a name that is not known: it would permit nobody."""
     made = Permitted(
-        uids=_numbers(table, "users", "user", lambda name: pwd.getpwnam(name).pw_uid),
+        uids=user_numbers(table, "users"),
         gids=_numbers(table, "groups", "group", lambda name: grp.getgrnam(name).gr_gid),
     )
     table.finish()
     return made
+
+
+def user_numbers(table: Table, key: str) -> frozenset[int]:
+    """A list of users by name or number. Raises ConfigurationError."""
+    return _numbers(table, key, "user", lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def _numbers(table: Table, key: str, kind: str, look_up: Callable[[str], int]) -> frozenset[int]:

@@ -9,12 +9,16 @@ its limit says; more wait in the kernel's queue.  When it is cancelled, so are a
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,17 +56,21 @@ class Endpoint:
         return self.path or (f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}")
 
 
-async def connect(endpoint: Endpoint, permitted: Callable[[str], bool] | None = None) -> socket.socket:
+async def connect(
+    endpoint: Endpoint, permitted: Callable[[str], bool] | None = None, resolver: Executor | None = None
+) -> socket.socket:
     """A connected socket that does not block. Raises OSError, of which TimeoutError is one.
 
-    Addresses of the host that are not `permitted` are passed over; PermissionError if no other is left.
+    Addresses of the host that are not `permitted` are passed over; PermissionError if no other is left. `resolver` has the threads
+    that look names up, by default those of the event loop.
     """
     loop = asyncio.get_running_loop()
     if endpoint.path:
         return await _connect_to(socket.AF_UNIX, endpoint.path)
     fault: OSError = OSError(f"{endpoint}: no address")
+    look_up = partial(socket.getaddrinfo, endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     async with asyncio.timeout(CONNECT_TIME):
-        for family, _, _, _, address in await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM):
+        for family, _, _, _, address in await loop.run_in_executor(resolver, look_up):
             if permitted is not None and not permitted(str(address[0])):
                 fault = PermissionError(f"{endpoint}: {address[0]} is not permitted")
                 continue
@@ -104,12 +112,13 @@ def listen(endpoint: Endpoint) -> list[socket.socket]:
 
 
 def _listen_unix(path: str) -> socket.socket:
-    """A socket in place of one that an earlier process left; only its owner may connect."""
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(Path(path).lstat().st_mode):
-            Path(path).unlink()
+    """A socket in place of one that an earlier process left; only its owner may connect. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX)
     try:
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(Path(path).lstat().st_mode):
+                _check_left(path)
+                Path(path).unlink()
         sock.bind(path)
         Path(path).chmod(0o600)
         sock.listen(BACKLOG)
@@ -118,6 +127,17 @@ def _listen_unix(path: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _check_left(path: str) -> None:
+    """Raises OSError if somebody listens there."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 class Acceptor:

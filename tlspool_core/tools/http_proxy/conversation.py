@@ -6,8 +6,10 @@ On the connection that a client opened, a request is CONNECT, or has an absolute
 a configured destination TLS begins on that connection, and a second conversation is held inside of it, with the browser's own requests
 for one site; whatever names another site there is refused (421), as it would get a credential that is not for it.
 
-Each request is answered by the site, or by a page.  A client whose request was not read to its end gets the page and is
+Each request is answered by the site, or by a page.  A client whose request was not read to its end gets the answer and is
 let go, since what follows cannot be told from the rest of the body.
+
+A client that has gone is noticed while a connection to a site is made, too: otherwise those who come and go would use up all connections.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +25,13 @@ from pathlib import Path
 import h11
 
 from tlspool_core.client import PoolError, StartTlsFlags, aio
+from tlspool_core.tools import whose
 from tlspool_core.tools.endpoints import log
 from tlspool_core.tools.http_proxy import pages, problems
 from tlspool_core.tools.http_proxy.forward import Broken, Exchange, Stale, outgoing
 from tlspool_core.tools.http_proxy.rules import HTTP, HTTPS, BadTarget, Destination, Rules, Target
 from tlspool_core.tools.http_proxy.upstream import Reach, Upstream
-from tlspool_core.tools.http_proxy.wire import Gone, Party, framing, values
+from tlspool_core.tools.http_proxy.wire import Gone, Party, framing, reason, values
 from tlspool_core.tools.tunnel import relay
 
 _ONTHEFLY = StartTlsFlags.LOCALID_ONTHEFLY | StartTlsFlags.IGNORE_REMOTEID | StartTlsFlags.KEY_BOUND
@@ -39,6 +43,7 @@ class Office:
     """What all conversations of a proxy share. `login`: what clients must say in Basic authentication, empty if nothing.
 
     `ourselves` is where browsers reach the proxy, `authority` the certificate (PEM) under which the pool makes those for the browser.
+    `users` are those of this machine who may connect beside our own and root; None is everybody.
     """
 
     rules: Rules
@@ -47,7 +52,12 @@ class Office:
     login: bytes = b""
     authority: bytes = b""
     pool: Path | None = None
-    via: str = field(default_factory=lambda: f"tlspool-{secrets.token_hex(4)}")
+    users: Collection[int] | None = None
+    _secret: bytes = field(default_factory=lambda: secrets.token_bytes(16), repr=False)
+
+    def via(self, target: Target) -> str:
+        """Our name for a site: always the same one, so that a loop is noticed, and another for each, so that they cannot compare."""
+        return f"tlspool-{hmac.digest(self._secret, str(target).encode(), 'sha256')[:4].hex()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,10 @@ class Conversation:
         finally:
             self._leave_site()
 
+    async def turn_away(self, problem: problems.Problem) -> None:
+        """Have nothing of a client but tell it why. Raises OSError."""
+        await self._tell(problem, None)
+
     async def _one(self) -> bool:
         """Serve a request; whether there may be another."""
         request = None
@@ -91,7 +105,7 @@ class Conversation:
                 return False
             goes_on = await self._serve(request)
         except h11.RemoteProtocolError as fault:
-            goes_on = await self._tell(problems.malformed(str(fault), fault.error_status_hint), None)
+            goes_on = await self._tell(problems.malformed(reason(fault), fault.error_status_hint), None)
         except TimeoutError:
             goes_on = await self._tell(problems.malformed("it did not come in time", 408), None)
         except problems.Problem as problem:
@@ -140,8 +154,10 @@ class Conversation:
         if not mark or scheme not in ("http", "https"):
             raise problems.malformed("it is for an absolute URL with http or https, or CONNECT")
         target, path = _split(rest, HTTPS if scheme == "https" else HTTP)
+        if path == b"/" and rest[-1:] != "/" and request.method == b"OPTIONS":
+            path = b"*"  # RFC 9112 section 3.2.4
         secured = Target(target.host, HTTPS) if scheme == "http" and target.port == HTTP else target
-        destination = self._office.rules.destination(secured)
+        destination = self._destination(secured)
         if destination is not None:
             return Errand(secured, destination, path, secure=False)
         if scheme == "https":
@@ -152,17 +168,25 @@ class Conversation:
     def _inner_errand(self, request: h11.Request, target: Target, destination: Destination) -> Errand:
         """A request inside of TLS, for the site that the certificate names. Raises Problem."""
         path = request.target
-        named = b"".join(value for name, value in request.headers if name == b"host").decode("ascii", "replace")
         if request.method == b"CONNECT":
             raise problems.malformed("there is no proxy in here", 405)
-        if not path.startswith(b"/") and not (path == b"*" and request.method == b"OPTIONS"):
+        if path.startswith(b"/") or (path == b"*" and request.method == b"OPTIONS"):
+            named = _host_field(request, HTTPS)
+        else:
             scheme, mark, rest = path.decode("ascii").partition("://")
             if not mark or scheme.lower() != "https":
                 raise problems.malformed("what it asks for is not a path")
-            named, path = rest, _split(rest, HTTPS)[1]
-        if _split(named, HTTPS)[0] != target:
+            named, path = _split(rest, HTTPS)
+        if named != target:
             raise problems.malformed(f"it is for another site than {target}", 421)
         return Errand(target, destination, path, secure=True)
+
+    def _destination(self, target: Target) -> Destination | None:
+        """The destination that is configured for a target, if there is one. Raises Problem if it cannot be had."""
+        found = self._office.rules.destination(target)
+        if found is not None and target.unproven:
+            raise problems.unproven(target, target.unproven)
+        return found
 
     def _check_passable(self, target: Target) -> None:
         """Raises Problem."""
@@ -186,9 +210,10 @@ class Conversation:
 
     async def _forward(self, request: h11.Request, errand: Errand) -> bool:
         """Have the site answer. Raises Problem, OSError."""
-        if any(value.split()[-1:] == [self._office.via.encode()] for value in values(request.headers, b"via")):
+        via = self._office.via(errand.target)
+        if any(value.split()[-1:] == [via.encode()] for value in values(request.headers, b"via")):
             raise problems.loop(errand.target)
-        sent = outgoing(request, errand.path, errand.host, self._office.via)
+        sent = outgoing(request, errand.path, errand.host, via)
         for _ in range(2):
             upstream = await self._site(errand)
             try:
@@ -201,6 +226,8 @@ class Conversation:
                 raise
             if not upstream.again():
                 self._leave_site()
+            if goes_on and not self._client.done:
+                await self._client.farewell()
             return goes_on
         raise problems.no_answer(errand.target, "It ended the connection twice")
 
@@ -209,7 +236,7 @@ class Conversation:
         if self._upstream is not None and not self._upstream.usable_for(errand.target):
             self._leave_site()
         if self._upstream is None:
-            self._upstream = await self._office.reach.open(errand.target, errand.destination)
+            self._upstream = await self._client.while_there(self._office.reach.open(errand.target, errand.destination))
         return self._upstream
 
     def _leave_site(self) -> None:
@@ -225,7 +252,7 @@ class Conversation:
             target = Target.parse(request.target.decode("ascii"))
         except BadTarget as fault:
             raise problems.malformed(f"its target is {fault}") from None
-        destination = self._office.rules.destination(target)
+        destination = self._destination(target)
         early = self._client.http.trailing_data[0]
         if destination is not None:
             if early:
@@ -233,7 +260,7 @@ class Conversation:
             await self._intercept(target, destination)
             return
         self._check_passable(target)
-        with await self._office.reach.plain(target, None) as site:
+        with await self._client.while_there(self._office.reach.plain(target, None)) as site:
             await self._client.write(_ESTABLISHED)
             if early:
                 await Party(site, h11.CLIENT).write(early)
@@ -257,19 +284,18 @@ class Conversation:
     def _own_page(self, request: h11.Request) -> pages.Page:
         """Raises Problem. Names that lead here by tricks of the DNS get nothing (rebinding)."""
         office = self._office
-        named = b"".join(value for name, value in request.headers if name == b"host").decode("ascii", "replace")
-        target, ours = _split(named, HTTP)[0], office.ourselves
+        target, ours = _host_field(request, HTTP), office.ourselves
         if target.port != ours.port or not (target.host in ("localhost", ours.host) or target.is_address):
             raise problems.malformed(f"this proxy is not {target}", 421)
         if request.method not in (b"GET", b"HEAD"):
             raise problems.malformed("the proxy's own pages are to be read", 405)
         path = request.target.partition(b"?")[0]
         if path == b"/proxy.pac":
-            return pages.pac([one for each in office.rules.destinations for one in each.patterns], ours)
+            return pages.pac([one for each in office.rules.destinations for one in each.patterns], target)
         if path == b"/authority.crt" and office.authority:
             return pages.Page(200, "application/x-x509-ca-cert", office.authority)
         if path == b"/":
-            return pages.about(ours, bool(office.authority))
+            return pages.about(target, bool(office.authority))
         raise problems.malformed("there is no such page here", 404)
 
 
@@ -277,16 +303,30 @@ def _split(rest: str, port: int) -> tuple[Target, bytes]:
     """What stands behind `://`: the target, and path with query. Raises Problem."""
     end = next((at for at, letter in enumerate(rest) if letter in "/?#"), len(rest))
     authority, path = rest[:end], rest[end:].partition("#")[0]
+    return _host(authority, port), (path if path.startswith("/") else f"/{path}").encode()
+
+
+def _host(text: str, port: int) -> Target:
+    """Raises Problem."""
     try:
-        return Target.parse(authority, port), (path if path.startswith("/") else f"/{path}").encode()
+        return Target.parse(text, port)
     except BadTarget as fault:
         raise problems.malformed(f"its host is {fault}") from None
+
+
+def _host_field(request: h11.Request, port: int) -> Target:
+    """What the one field Host says; h11 takes no two. Raises Problem."""
+    return _host(b"".join(value for name, value in request.headers if name == b"host").decode("ascii", "replace"), port)
 
 
 async def serve(office: Office, sock: socket.socket) -> None:
     """One connection of a client, to its end."""
     try:
-        await Conversation(office, Party(sock, h11.SERVER)).run()
+        conversation = Conversation(office, Party(sock, h11.SERVER))
+        if office.users is not None and (why := whose.refusal(sock, office.users)):
+            await conversation.turn_away(problems.stranger(f"The connection is refused: {why}."))
+        else:
+            await conversation.run()
     except (Gone, Broken, ConnectionError, TimeoutError) as fault:
         log.info("proxy: a connection ended: %s", fault or type(fault).__name__)
         reset(sock)

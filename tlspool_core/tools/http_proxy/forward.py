@@ -8,7 +8,8 @@ what the site says.  The request's body and the response go on at the same time;
 
 A response that breaks off must not look like a whole one.  If its head has not gone yet, there is a page instead; after that the
 connection to the client ends in the middle of the body, which it notices by length or chunks.  Only a body that ends with the connection
-says neither, so the pool is asked whether the site ended it.
+says neither, so the pool is asked whether the site ended it.  And a client of HTTP/1.0 knows no chunks: a TCP connection is reset then, but
+what runs inside of TLS, or over a UNIX socket, always seems to end well, so there such a body is not begun.
 
 WebSocket (RFC 6455) is the one protocol that a connection may be upgraded to.
 """
@@ -16,12 +17,25 @@ WebSocket (RFC 6455) is the one protocol that a connection may be upgraded to.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import h11
 
 from tlspool_core.tools.http_proxy import problems
-from tlspool_core.tools.http_proxy.upstream import Upstream, settle
-from tlspool_core.tools.http_proxy.wire import ANSWER_TIME, STALL_TIME, Fields, Gone, Party, Received, end_to_end, framing, values
+from tlspool_core.tools.http_proxy.upstream import Upstream
+from tlspool_core.tools.http_proxy.wire import (
+    ANSWER_TIME,
+    STALL_TIME,
+    Fields,
+    Gone,
+    Party,
+    Received,
+    end_to_end,
+    framing,
+    reason,
+    settle,
+    values,
+)
 from tlspool_core.tools.tunnel import relay
 
 _BODILESS = (204, 304)
@@ -46,7 +60,9 @@ def wants_websocket(request: h11.Request) -> bool:
 def outgoing(request: h11.Request, path: bytes, host: str, via: str) -> h11.Request:
     """The request as the site gets it."""
     kept = [(name, value) for name, value in end_to_end(request.headers.raw_items()) if name.lower() not in _NOT_FOR_SITES]
-    passed = b", ".join((*values(request.headers, b"via"), f"{request.http_version.decode()} {via}".encode()))
+    passed = b", ".join(
+        (*(value for name, value in request.headers if name == b"via"), f"{request.http_version.decode()} {via}".encode())
+    )
     fields: Fields = [(b"Host", host.encode()), *kept, (b"Via", passed), *framing(request.headers)]
     if wants_websocket(request):
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
@@ -107,7 +123,7 @@ class Exchange:
         try:
             event = await self._client.next(STALL_TIME)
         except h11.RemoteProtocolError as fault:
-            raise problems.malformed(str(fault), fault.error_status_hint) from None
+            raise problems.malformed(reason(fault), fault.error_status_hint) from None
         except TimeoutError:
             raise problems.malformed("its body did not come in time", 408) from None
         except OSError as fault:
@@ -124,7 +140,7 @@ class Exchange:
             self._ready.set()
             await self._answer()
         except h11.RemoteProtocolError as fault:
-            self._fail(str(fault))
+            self._fail(reason(fault))
         except TimeoutError:
             if not self._answered:
                 raise problems.silent(self._upstream.target) from None
@@ -146,13 +162,15 @@ class Exchange:
         if head is None:
             return
         response = self._response(head)
+        if self._has_body(head) and not self._end_shows(head):
+            raise problems.malformed("a client of HTTP/1.0 could not tell the end of the answer from its loss", 505)
         self._answered = True
         await self._client.send(response)
         while isinstance(event := await self._site.next(None), h11.Data):
             await self._client.send(h11.Data(data=event.data))
         if not isinstance(event, h11.EndOfMessage):
             self._fail("ended in the middle of a response")
-        if self._ends_with_connection(head) and not await self._upstream.ended_well():
+        if self._has_body(head) and not framing(head.headers) and not await self._upstream.ended_well():
             self._fail("was cut off")
         await self._client.send(h11.EndOfMessage())
 
@@ -161,6 +179,8 @@ class Exchange:
         while True:
             event = await self._site.next(ANSWER_TIME)
             if isinstance(event, h11.Response):
+                if event.status_code == 407:
+                    self._fail("took itself for a proxy")  # the client would take it for a word of ours
                 return event
             if not isinstance(event, h11.InformationalResponse):
                 self._fail("ended the connection in place of an answer")
@@ -178,10 +198,16 @@ class Exchange:
     def _response(head: h11.Response) -> h11.Response:
         """The response's head as the client gets it; h11 adds how its body ends if the site does not say."""
         kept = [(name, value) for name, value in end_to_end(head.headers.raw_items()) if name.lower() not in _NOT_FOR_CLIENTS]
-        return h11.Response(status_code=head.status_code, headers=[*kept, *framing(head.headers)], reason=head.reason)
+        length = framing(head.headers) if head.status_code != 204 else []  # RFC 9112 section 6
+        return h11.Response(status_code=head.status_code, headers=[*kept, *length], reason=head.reason)
 
-    def _ends_with_connection(self, head: h11.Response) -> bool:
-        return not framing(head.headers) and self._request.method != b"HEAD" and head.status_code not in _BODILESS
+    def _has_body(self, head: h11.Response) -> bool:
+        return self._request.method != b"HEAD" and head.status_code not in _BODILESS
+
+    def _end_shows(self, head: h11.Response) -> bool:
+        """Whether the client notices if a body breaks off."""
+        measured = any(name == b"Content-Length" for name, _ in framing(head.headers))
+        return measured or self._client.http.their_http_version != b"1.0" or self._client.sock.family != socket.AF_UNIX
 
     async def _relay(self) -> None:
         """Bytes both ways, after an upgrade."""

@@ -74,6 +74,8 @@ def of_problem(problem: Problem, request: h11.Request | None) -> Page:
     fields: Fields = [(b"Proxy-Status", _proxy_status(problem))]
     if problem.status == 407:
         fields.append((b"Proxy-Authenticate", b'Basic realm="TLS Pool", charset="UTF-8"'))
+    if request is None:
+        fields.append((b"Connection", b"close"))  # nobody knows where another request would begin
     if problem.retry:
         fields.append((b"Retry-After", str(problem.retry).encode()))
     texts = [text for text in (problem.text, problem.advice) if text]
@@ -114,14 +116,14 @@ function FindProxyForURL(url, host) {
 
 
 def pac(patterns: Sequence[Pattern], ourselves: Target) -> Page:
-    """The file for a browser's automatic proxy configuration."""
+    """The file for a browser's automatic proxy configuration. `ourselves` is where that browser has found us."""
     rules = json.dumps([[one.name, one.below, one.port] for one in patterns])
     text = _PAC % (rules, HTTPS, HTTP, HTTP, HTTPS, ourselves)
     return Page(200, "application/x-ns-proxy-autoconfig", text.encode())
 
 
 def about(ourselves: Target, has_authority: bool) -> Page:
-    """For a person who looks who is here."""
+    """For a person who looks who is here. `ourselves` is where that person has found us."""
     texts = [
         f"This is the proxy of the TLS Pool. Let your browser take its proxy configuration from http://{ourselves}/proxy.pac",
     ]

@@ -42,6 +42,18 @@ def refused(target: Target, reason: str) -> Problem:
     return Problem(403, "http_request_denied", f"This proxy does not go to {target}.", reason, advice)
 
 
+def unproven(target: Target, reason: str) -> Problem:
+    """A destination that the pool cannot name."""
+    advice = "The pool proves domain names, and makes certificates for those: ask for the site by such a name."
+    return Problem(501, "proxy_configuration_error", f"This proxy cannot go to {target}.", f"It is no identity: {reason}.", advice)
+
+
+def stranger(reason: str) -> Problem:
+    """Another user of this machine has connected."""
+    advice = "Run a proxy of your own; or its owner may name you under users in its configuration, or give it a login_file."
+    return Problem(403, "http_request_denied", "This proxy works for another user.", reason, advice)
+
+
 def address_forbidden(target: Target) -> Problem:
     """The name of a site that is not configured leads to this machine, or to a device beside it."""
     return Problem(

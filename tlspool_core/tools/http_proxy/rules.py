@@ -4,22 +4,25 @@ Theory of operation
 -------------------
 A target is read as strictly as RFC 9112 section 3.2.3 writes it: `host:port`, nothing more.  Destinations are tried in the order of
 the configuration; the first that matches decides.  For everything else the proxy is no more than a relay, and a relay on the person's
-own machine reaches what a page from the network must not: services on loopback, link-local devices, addresses that mean nobody.  A name
-that was looked up is held against that by its addresses, and connected by the same addresses, so that a name cannot change its mind
-in between (DNS rebinding).
+own machine reaches what a page from the network must not: services of this machine by any of its addresses, link-local devices,
+addresses that mean nobody.  A name that was looked up is held against that by its addresses, and connected by the same addresses, so
+that a name cannot change its mind in between (DNS rebinding).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass, field
 from typing import Final
 
+from tlspool_core.identity import DoNAI, InvalidIdentity
 from tlspool_core.tools.endpoints import Endpoint
 
 HTTPS: Final = 443
 HTTP: Final = 80
+_LONGEST_IDENTITY: Final = 127  # bytes that the socket protocol has for one
 
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
@@ -55,6 +58,15 @@ class Target:
     def is_address(self) -> bool:
         return address_of(self.host) is not None
 
+    @property
+    def unproven(self) -> str:
+        """Why the pool can neither prove this host nor be it; empty if it can."""
+        try:
+            DoNAI(self.host)
+        except InvalidIdentity as fault:
+            return str(fault)
+        return "" if len(self.host) <= _LONGEST_IDENTITY else f"a name with more than {_LONGEST_IDENTITY} characters"
+
     def authority(self, port: int) -> str:
         """For a Host field; `port` is the one that goes without saying."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -66,10 +78,10 @@ class Target:
 
 def _host(text: str) -> str:
     if text.startswith("[") or _NUMBERS.fullmatch(text):
-        bare = text.strip("[]")
-        if address_of(bare) is None:
+        address = address_of(text.strip("[]"))
+        if address is None or (address.version == 6) is not text.startswith("["):
             raise BadTarget("not an address")
-        return str(ipaddress.ip_address(bare))
+        return str(address)
     if not _NAME.fullmatch(text) or len(text) > 253:
         raise BadTarget("not a host name")
     return text.lower().removesuffix(".")
@@ -87,8 +99,10 @@ def may_be_reached(address: str) -> bool:
     """Whether a relay may connect there on behalf of whatever page a browser shows."""
     found = address_of(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
+        if _is_ours(found):
+            return False
         inner = found.ipv4_mapped or found.sixtofour or (found.teredo[1] if found.teredo else None)
-        if inner is None and found in _NAT64:
+        if inner is None and any(found in network for network in _NAT64):
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         found = inner or found
     return found is not None and not (
@@ -98,10 +112,21 @@ def may_be_reached(address: str) -> bool:
         or found.is_multicast
         or found.is_reserved
         or found in _HERE
+        or _is_ours(found)
     )
 
 
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one of this machine: no other can be bound to, unless it is told to take over for others."""
+    try:
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+_NAT64: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))  # RFC 6052, RFC 8215
 _HERE: Final = ipaddress.IPv4Network("0.0.0.0/8")  # "this network": some systems take it for loopback
 
 

@@ -3,8 +3,8 @@
 Theory of operation
 -------------------
 Whoever reaches the proxy goes to the configured sites with the person's credential.  So it listens on loopback; another address has to
-be permitted in so many words, and then clients have to log in.  On a machine that others use too they reach loopback as well: there
-a login, or the path of a UNIX socket in a directory of the person's own, keeps them out.
+be permitted in so many words, and then clients have to log in.  All users of a machine reach loopback, so the kernel is asked whose
+each connection is: those of the proxy's own user are served, and of those whom its owner has named.  Where clients log in, that decides.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _MOST: Final = 65536  # bytes of a file that is read
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """A proxy as configured. `pool` is the pool's socket, None for the usual places; `limit` counts connections at a time."""
+    """A proxy as configured. `pool` is the pool's socket, None for the usual places; `limit` counts connections at a time.
+
+    `users` are numbers of those who may connect without login, beside our own and root.
+    """
 
     rules: Rules
     listen: Endpoint
@@ -37,6 +40,7 @@ class ProxySettings:
     authority: Path | None = None
     limit: int = 256
     pool: Path | None = None
+    users: frozenset[int] = frozenset()
 
     def fault(self) -> tuple[str, str] | None:
         """What does not go together: a key, and what is wrong with it."""
@@ -86,14 +90,17 @@ async def run(settings: ProxySettings) -> None:
     sockets = listen(settings.listen)
     ports = frozenset(sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX)
     ourselves = Target(settings.listen.host or "localhost", min(ports, default=0))
-    office = Office(settings.rules, Reach(ports, settings.pool), ourselves, login, authority, settings.pool)
+    reach = Reach(ports, settings.pool)
+    office = Office(settings.rules, reach, ourselves, login, authority, settings.pool, None if login else settings.users)
     log.info("proxy: listens on %s", settings.listen)
 
     async def handle(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         await serve(office, sock)
 
     try:
         await Acceptor("proxy", sockets, handle, settings.limit).run()
     finally:
+        reach.close()
         for sock in sockets:
             sock.close()

@@ -4,15 +4,18 @@ Theory of operation
 -------------------
 A connection is opened when a request needs one, and kept for the next request of the same client to the same site; it serves no other
 client.  One that was kept may have ended in the meantime, which often shows only when it is used.
+
+Names are looked up in threads, as the system's resolver waits.  Whoever names sites chooses whose name servers are asked, and those may
+let us wait: so the names of other sites have threads of their own, and configured destinations are reached all the same.
 """
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +29,7 @@ from tlspool_core.tools.http_proxy.wire import Party
 from tlspool_core.wire.flags import InfoKind
 
 _IDLE: Final = 60  # seconds until TCP asks whether a silent site is still there
+_LOOKUPS: Final = 32  # names of other sites that are looked up at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,16 @@ class Reach:
 
     own_ports: Collection[int]
     pool: Path | None = None
+    _others: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_LOOKUPS), compare=False)
 
     async def plain(self, target: Target, destination: Destination | None) -> socket.socket:
         """A TCP connection to a site; only a configured one may be on this machine. Raises Problem."""
-        endpoint, permitted = Endpoint(target.host, target.port), may_be_reached
-        if destination is not None:
-            endpoint, permitted = destination.connect or endpoint, _anywhere
+        endpoint = Endpoint(target.host, target.port)
         try:
-            sock = await connect(endpoint, permitted)
+            if destination is not None:
+                sock = await connect(destination.connect or endpoint)
+            else:
+                sock = await connect(endpoint, may_be_reached, self._others)
         except PermissionError:
             raise problems.address_forbidden(target) from None
         except TimeoutError:
@@ -54,6 +60,10 @@ class Reach:
             sock.close()
             raise problems.loop(target)
         return sock
+
+    def close(self) -> None:
+        """Look up no more names."""
+        self._others.shutdown(wait=False, cancel_futures=True)
 
     def _leads_back(self, sock: socket.socket) -> bool:
         if sock.family == socket.AF_UNIX:
@@ -81,10 +91,6 @@ class Reach:
             raise problems.of_pool(target, destination.localid, error) from None
         session.plaintext.setblocking(False)
         return Upstream(target, session, session.plaintext)
-
-
-def _anywhere(address: str) -> bool:
-    return True
 
 
 class Upstream:
@@ -120,10 +126,3 @@ class Upstream:
         if self._session is not None:
             self._session.close()
         self.party.sock.close()
-
-
-async def settle(*tasks: asyncio.Task[None]) -> None:
-    """End what still runs, and leave no outcome unread."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -4,7 +4,7 @@ Theory of operation
 -------------------
 A request is parsed, and what goes on is built anew from what was understood: no byte of a head is passed on as it came, so client,
 proxy and site cannot understand it differently (request smuggling).  What h11 takes and we do not: a message that says its length in
-two ways (RFC 9112 section 6.3), and more fields than anybody needs.
+two ways (RFC 9112 section 6.3), a coding of transfer where there is none yet (HTTP/1.0, section 6.1), and more fields than anybody needs.
 
 Nothing waits for ever but the body of a response, which may be a stream of events; while we wait for that, `gone` notices a client that
 does not.
@@ -15,9 +15,9 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import h11
 
@@ -25,7 +25,7 @@ from tlspool_core.client.options import HANDSHAKE_TIME
 
 HEAD: Final = 65536  # bytes of a head
 FIELDS: Final = 200  # in a head
-HEAD_TIME: Final = 30.0  # seconds for the head of a request, once it has begun
+HEAD_TIME: Final = 30.0  # seconds until the first request begins, and for the head of a request, once it has begun
 KEEP_TIME: Final = 120.0  # seconds until the next request begins
 STALL_TIME: Final = 120.0  # seconds in which some of a request's body has to come, and some of what we send has to go
 ANSWER_TIME: Final = 300.0 + HANDSHAKE_TIME  # seconds for a site to begin its answer
@@ -33,6 +33,7 @@ _CHUNK: Final = 65536
 _LAST: Final = 1.0  # seconds and bytes that are still read from a client that is told to go
 _LAST_BYTES: Final = 1 << 20
 
+T = TypeVar("T")
 Fields = list[tuple[bytes, bytes]]
 Received = h11.Request | h11.InformationalResponse | h11.Response | h11.Data | h11.EndOfMessage | h11.ConnectionClosed
 
@@ -43,8 +44,16 @@ _HOP_BY_HOP: Final = frozenset(
 )
 
 
+_VERSIONS: Final = (b"1.0", b"1.1")
+
+
 class Gone(OSError):
     """The other side has hung up."""
+
+
+def reason(fault: h11.RemoteProtocolError) -> str:
+    """What is wrong, without the bytes that h11 quotes: there may be a secret in them."""
+    return str(fault).partition(":")[0]
 
 
 def values(fields: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
@@ -68,7 +77,7 @@ def framing(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
         raise h11.RemoteProtocolError("both Transfer-Encoding and Content-Length", error_status_hint=400)
     if coded:
         return [(b"Transfer-Encoding", b"chunked")]  # h11 takes no other
-    return [(b"Content-Length", length[0])] if length else []
+    return [(b"Content-Length", b"%d" % int(length[0]))] if length else []
 
 
 class Party:
@@ -81,6 +90,7 @@ class Party:
         self.sock = sock
         self.http = h11.Connection(role, max_incomplete_event_size=HEAD)
         self.heard = False  # something since the last cycle
+        self._patience = HEAD_TIME  # until the next request begins
 
     async def next(self, limit: float | None) -> Received:
         """What comes next, when it is whole; `limit` in seconds for each part that arrives.
@@ -101,15 +111,18 @@ class Party:
 
     @staticmethod
     def _checked(event: Received) -> Received:
-        if isinstance(event, h11.Request | h11.InformationalResponse | h11.Response) and len(event.headers) > FIELDS:
-            raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
+        if isinstance(event, h11.Request | h11.InformationalResponse | h11.Response):
+            if len(event.headers) > FIELDS:
+                raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
+            if event.http_version not in _VERSIONS:
+                raise h11.RemoteProtocolError("not a version of HTTP that is spoken here", error_status_hint=505)
         return event
 
     async def request(self) -> h11.Request | None:
         """The next request of a client; None if it has none. Raises as `next`."""
         if not self.http.trailing_data[0]:
             try:
-                async with asyncio.timeout(KEEP_TIME):
+                async with asyncio.timeout(self._patience):
                     await readable(self.sock)
             except TimeoutError:
                 return None
@@ -117,8 +130,8 @@ class Party:
             event = await self.next(None)
         if not isinstance(event, h11.Request):
             return None
-        if event.http_version not in (b"1.0", b"1.1"):
-            raise h11.RemoteProtocolError("not a version of HTTP that is spoken here", error_status_hint=505)
+        if event.http_version == b"1.0" and values(event.headers, b"transfer-encoding"):
+            raise h11.RemoteProtocolError("Transfer-Encoding in HTTP/1.0", error_status_hint=400)
         framing(event.headers)
         return event
 
@@ -141,6 +154,17 @@ class Party:
             if not self.sock.recv(1, socket.MSG_PEEK):
                 raise Gone("hung up while it was answered")
         await asyncio.get_running_loop().create_future()  # it has more requests to make, in their time
+
+    async def while_there(self, work: Coroutine[Any, Any, T]) -> T:
+        """The outcome of some work, which is given up when the other side hangs up. Raises Gone, and what the work raises."""
+        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self.gone())
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                leaving.result()
+            return await working
+        finally:
+            await settle(working, leaving)
 
     @property
     def silent(self) -> bool:
@@ -165,6 +189,7 @@ class Party:
             return False
         self.http.start_next_cycle()
         self.heard = False
+        self._patience = KEEP_TIME
         return True
 
     async def skip_body(self) -> None:
@@ -184,6 +209,13 @@ class Party:
                 for _ in range(_LAST_BYTES // _CHUNK):
                     if not await loop.sock_recv(self.sock, _CHUNK):
                         break
+
+
+async def settle(*tasks: asyncio.Task[Any]) -> None:
+    """End what still runs, and leave no outcome unread."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def readable(sock: socket.socket) -> None:
