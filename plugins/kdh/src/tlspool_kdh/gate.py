@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 libkrb5 gives a KDC that is silent half a minute, and a thread that waits in it cannot be called back.  The pool has a few threads for
 each plugin, and they are not for that: KDCs are asked in threads of their own, and who waits for one does so for some seconds only.
-A few at a time may ask the KDCs of one realm; others wait a moment for their turn, and then are refused.  When a realm's KDCs were found
+A few at a time may ask the KDCs of one realm; others wait a moment for their turn, and then are refused.  Not all of these turns are for
+strangers, on whose account a KDC is asked before they have proven anything.  When a realm's KDCs were found
 unreachable, nobody asks them again for some seconds: who comes meanwhile is told at once.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 KDC_UNREACHABLE: Final = -1765328228  # KRB5_KDC_UNREACH
 _AT_A_TIME: Final = 3
+_STRANGERS: Final = 2  # of these
 _PATIENCE: Final = 3.0  # seconds to wait for a turn
 _ANSWER: Final = 10.0  # seconds to wait for an answer, which is less than the pool gives a plugin
 _PAUSE: Final = 10.0  # seconds to leave KDCs alone that were found unreachable
@@ -53,8 +55,14 @@ def turn(lock: threading.Lock, who: str) -> Iterator[None]:
 @dataclass(slots=True)
 class _Realm:
     slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_AT_A_TIME))
+    strangers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_STRANGERS))
     failed: float = float("-inf")  # when the KDCs were last found unreachable
     reason: str = ""
+
+
+def _release(turns: Sequence[threading.Semaphore]) -> None:
+    for turn in turns:
+        turn.release()
 
 
 class Gate:
@@ -71,20 +79,23 @@ class Gate:
         if (age := self._now() - state.failed) < _PAUSE:
             raise KerberosError(f"{state.reason} (found {age:.0f} s ago)", KDC_UNREACHABLE)
 
-    def ask(self, realm: str, work: Callable[[], T]) -> T:
+    def ask(self, realm: str, work: Callable[[], T], *, stranger: bool = False) -> T:
         """What `work` returns, which asks the KDCs of a realm. Raises KerberosError: its own, or that there is no answer in time."""
         self.check(realm)
         state, answer = self._realm(realm), Future[T]()
-        if not state.slots.acquire(timeout=_PATIENCE):
-            raise _slow(realm)
-        threading.Thread(target=self._run, args=(state, answer, work), name="kdh-kdc", daemon=True).start()
+        turns = (state.strangers, state.slots) if stranger else (state.slots,)
+        for number, turn in enumerate(turns):
+            if not turn.acquire(timeout=_PATIENCE):
+                _release(turns[:number])
+                raise _slow(realm)
+        threading.Thread(target=self._run, args=(state, turns, answer, work), name="kdh-kdc", daemon=True).start()
         try:
             return answer.result(_ANSWER)
         except TimeoutError:
             state.failed, state.reason = self._now(), f"the KDC of {realm} does not answer"
             raise KerberosError(f"the KDC of {realm} has not answered within {_ANSWER:g} s", KDC_UNREACHABLE) from None
 
-    def _run(self, state: _Realm, answer: Future[T], work: Callable[[], T]) -> None:
+    def _run(self, state: _Realm, turns: Sequence[threading.Semaphore], answer: Future[T], work: Callable[[], T]) -> None:
         """In a thread of its own, which may outlast who waits for it."""
         try:
             answer.set_result(work())
@@ -96,7 +107,7 @@ class Gate:
         except Exception as error:  # the pool knows what to do with it
             answer.set_exception(error)
         finally:
-            state.slots.release()
+            _release(turns)
 
     def _realm(self, realm: str) -> _Realm:
         with self._lock:

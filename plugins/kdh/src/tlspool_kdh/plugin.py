@@ -59,6 +59,8 @@ _SETTINGS = {
     "extension": QUANTUM_RELIEF,
     "quantum_relief": "required",
     "replay_cache": "",
+    "asks_per_peer": 30,
+    "asks_in_all": 300,
 }
 
 
@@ -100,12 +102,12 @@ class KerberosType(CredentialType):
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """[credential.kerberos]: realms (table of REALM = "domain"), clock_skew, ticket_margin (seconds), extension (code point),
-        quantum_relief ("required" or "optional"), replay_cache (absolute path of a file).
+        quantum_relief ("required" or "optional"), replay_cache (absolute path of a file), asks_per_peer, asks_in_all (requests in a minute).
         """
         if unknown := sorted(set(settings) - set(_SETTINGS)):
             raise ValueError(f"[credential.kerberos] has no {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
         values: dict[str, Any] = {**_SETTINGS, **settings}
-        for key in ("clock_skew", "ticket_margin", "extension"):
+        for key in ("clock_skew", "ticket_margin", "extension", "asks_per_peer", "asks_in_all"):
             if type(values[key]) is not int or values[key] <= 0:
                 raise ValueError(f"[credential.kerberos] {key} is a positive whole number")
         if not 0xFF04 <= values["extension"] <= 0xFFFF:  # 0xff01 is renegotiation_info, and we have neighbours
@@ -116,6 +118,7 @@ class KerberosType(CredentialType):
         self.realms = Realms(_domains(values["realms"]))
         self._service.skew = float(values["clock_skew"])
         self._tickets.margin = float(values["ticket_margin"])
+        self._tickets.strangers.per_peer, self._tickets.strangers.in_all = values["asks_per_peer"], values["asks_in_all"]
         self._code, self._required = values["extension"], values["quantum_relief"] == "required"
 
     def extension_codes(self) -> Sequence[int]:
@@ -231,7 +234,9 @@ class KerberosType(CredentialType):
                 source = self._source(context, local)
             except LookupError:
                 return SessionParts()  # its realm is not known, so nobody can have a ticket for it
-        mine = ServerBox(self._tickets, self.realms, accepts, source, needs_own=alone, used=_resting_on(source, context))
+        mine = ServerBox(
+            self._tickets, self.realms, accepts, source, alone, used=_resting_on(source, context), peer_network=context.peer_network
+        )
         box.set(mine)
         if source is None:
             return SessionParts((Kdh(accepts),), (ServerRelief(self._service, accepts, code=self._code),))

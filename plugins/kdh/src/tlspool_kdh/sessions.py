@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from tlspool_core.api import AccessDenied, CertificateEntry, DoNAI, Role
 from tlspool_kdh.accounts import Realms
-from tlspool_kdh.asn1 import Ticket, decode
+from tlspool_kdh.asn1 import Ticket, decode, encode
 from tlspool_kdh.codes import CHECKSUMS, TICKET_TYPE
 from tlspool_kdh.exchange import check_service
 from tlspool_kdh.gate import KerberosError
@@ -34,6 +34,8 @@ def check_granting(ticket: bytes, realms: Realms) -> None:
         names, realm = Principal.of(outer["sname"], outer["realm"]).names, outer["realm"]
     except ValueError as error:
         raise KerberosError(f"the peer's ticket-granting ticket is malformed: {error}") from None
+    if encode(Ticket, outer) != ticket:
+        raise KerberosError("the peer's ticket-granting ticket is not in DER")
     if names != ("krbtgt", realm) or realm not in realms.domains:
         raise KerberosError(
             f"the peer shows a ticket for {'/'.join(names)}@{realm}, which grants no tickets in a realm that is known here"
@@ -100,6 +102,7 @@ class ServerBox:
     needs_own: bool = True  # whether a session is of no use without a ticket-granting ticket
     own: ClientTicket | None = field(default=None, repr=False)
     used: Callable[[], None] = lambda: None  # called when the session has a ticket of ours, new or kept
+    peer_network: str = ""
 
     def begin(self) -> None:
         """When ClientHello is here. Raises KerberosError where nothing but Kerberos can prove this server."""
@@ -120,7 +123,7 @@ class ServerBox:
         if client.realm not in self.realms.domains:
             raise KerberosError(f"{client} is in no realm that is known here")
         check_granting(granting, self.realms)
-        return self.tickets.get(self.source, (client,), granting)
+        return self.tickets.get(self.source, (client,), granting, self.peer_network)
 
     def open(self, service: Service, ticket: bytes) -> OpenedTicket:
         """A client's ticket for this session, by our own ticket-granting ticket if that was shown. Raises a TlsError."""

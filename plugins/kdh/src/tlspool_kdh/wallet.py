@@ -23,6 +23,7 @@ from typing import Final
 from tlspool_kdh import mit
 from tlspool_kdh.gate import KDC_UNREACHABLE, Gate, KerberosError, turn
 from tlspool_kdh.mit import Purse, Source
+from tlspool_kdh.strangers import Strangers
 from tlspool_kdh.tickets import ClientTicket, Principal
 
 log = logging.getLogger("tlspool.kdh")
@@ -59,6 +60,7 @@ class Tickets:
         self._wallets: dict[Source, _Wallet] = {}
         self._lock = threading.Lock()
         self._gate = Gate()
+        self.strangers = Strangers()
         self._errands: set[object] = set()
         self._keeper: threading.Thread | None = None
 
@@ -71,9 +73,10 @@ class Tickets:
             raise KerberosError(f"{source.ccache} has no ticket-granting ticket of {purse.client}")
         return purse.granting
 
-    def get(self, source: Source, services: Services, second_ticket: bytes = b"") -> ClientTicket:
+    def get(self, source: Source, services: Services, second_ticket: bytes = b"", stranger: str | None = None) -> ClientTicket:
         """A ticket for the first of `services` that is known, if need be in the session key of `second_ticket`, DER; good for a minute.
 
+        `stranger` is the network of a peer on whose account it is, and who has not proven anything yet.
         Blocks. Raises KerberosError.
         """
         wallet = self._wallet(source)
@@ -81,9 +84,9 @@ class Tickets:
         key = (services, hashlib.sha256(second_ticket).digest() if second_ticket else b"")
         held = wallet.tickets.get(key)
         if held is None or not self._lasts(held, SPARE):
-            return self._fetch(wallet, purse, key, second_ticket)
+            return self._fetch(wallet, purse, key, second_ticket, stranger)
         if not self._lasts(held, self.margin):
-            self._in_background((source, key), lambda: self._fetch(wallet, self._purse(wallet), key, second_ticket))
+            self._in_background((source, key), lambda: self._fetch(wallet, self._purse(wallet), key, second_ticket, stranger))
         return held
 
     def held(self, source: Source, services: Services) -> ClientTicket | None:
@@ -190,10 +193,16 @@ class Tickets:
 
     # --- tickets for services ----------------------------------------------------------------------------------------------------
 
-    def _fetch(self, wallet: _Wallet, purse: Purse, key: tuple[Services, bytes], second_ticket: bytes) -> ClientTicket:
+    def _fetch(
+        self, wallet: _Wallet, purse: Purse, key: tuple[Services, bytes], second_ticket: bytes, stranger: str | None
+    ) -> ClientTicket:
         services = key[0]
         realm = services[0].realm if services else purse.client.realm
-        fresh = self._gate.ask(realm, lambda: mit.service_ticket(purse, services, second_ticket))
+
+        def ask() -> ClientTicket:
+            return self._gate.ask(realm, lambda: mit.service_ticket(purse, services, second_ticket), stranger=stranger is not None)
+
+        fresh = ask() if stranger is None else self.strangers.ask(stranger, (purse.client, *key), ask)
         kept = {known: ticket for known, ticket in wallet.tickets.copy().items() if self._lasts(ticket, SPARE)}
         wallet.tickets = {**dict(list(kept.items())[-_MOST_TICKETS + 1 :]), key: fresh}
         return fresh
