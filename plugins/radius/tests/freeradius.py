@@ -140,7 +140,8 @@ thread pool { start_servers = 1
  max_requests_per_server = 0 }
 clients radsec { client loopback_tls { ipaddr = 127.0.0.1
  proto = tls
- secret = radsec } }
+ secret = radsec
+ limit { max_connections = 0 } } }
 """
 
 

@@ -159,7 +159,7 @@ def test_a_server_that_dies_under_load_is_replaced_and_comes_back(own_servers: l
 
 
 def test_a_step_without_servers_refuses() -> None:
-    assert ask({}, "john") == ["no RADIUS servers are configured for authorization"]
+    assert ask({}, "john") == ["no RADIUS servers are configured for authorization: name them in [aaa.radius.authorization]"]
 
 
 def test_what_was_not_started_refuses() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,11 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat, load_pem_private_key
 from freeradius import SECRET, FreeRadius, free_port, write_private
 from tlspool_radius.commands import RadiusCommands
+from tlspool_radius.ledger import Ledger
+from tlspool_radius.radsec import client_context
 from tlspool_radius.settings import parse
 
 from tlspool_core.api import ConfigBackend
@@ -57,7 +63,32 @@ def test_the_health_of_every_server_is_shown(section: dict[str, Any]) -> None:
         ["ok", "accounting", "near"],
         ["ok", "accounting", "far"],
     ]
-    assert "accounting records that wait to be delivered: 0" in done.output
+
+
+def test_the_queue_is_shown_or_that_there_is_none(section: dict[str, Any], tmp_path: Path) -> None:
+    """A pool that the service manager started has its state elsewhere than a person who asks."""
+    assert f"no accounting queue at {tmp_path / 'queue'}; if the pool has one elsewhere" in run(section).output
+
+    async def fill() -> None:
+        ledger = Ledger(tmp_path / "queue", 10)
+        await ledger.open()
+        await ledger.add("r", 0, [(1, b"x")])
+        await ledger.close()
+
+    asyncio.run(fill())
+    assert f"accounting records that wait to be delivered: 1, the oldest for 0 s ({tmp_path / 'queue'})" in run(section).output
+    assert json.loads(run(section, "--json").output)["queue"].items() >= {"path": str(tmp_path / "queue"), "records": 1}.items()
+
+
+def test_a_queue_that_may_not_be_seen_is_an_error_in_words(
+    section: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **more: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    done = run(section)
+    assert done.exit_code == 1 and "queue cannot be read: [Errno 13] Permission denied" in done.output
 
 
 def test_answers_for_a_peer_are_shown(section: dict[str, Any]) -> None:
@@ -105,6 +136,10 @@ MISTAKES = {
     "authorization.without_answer must be one of refuse, permit": {"authorization": {"without_answer": "ask"}},
     "accounting.without_answer is not known here": {"accounting": {"without_answer": "permit"}},
     "nas_identifier must not be empty": {"nas_identifier": ""},
+    "authorization.limit must be more than the 12 seconds (timeout, tries times) for the first server": {
+        "server": {name: {"address": "::1", "secret_file": "SECRET"} for name in ("one", "two")},
+        "authorization": {"servers": ["one", "two"], "timeout": 4, "tries": 3},
+    },
 }
 
 
@@ -137,3 +172,31 @@ def test_secrets_and_keys_that_others_can_read_or_change_are_refused(
             ValueError, match=r"server\.s\.\w+_file .*file can be read or changed by others; remove that with: chmod"
         ):
             parse({"server": {"s": section}})
+
+
+def test_secrets_that_belong_to_others_are_refused(server: FreeRadius, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their owner could change them at any time."""
+    real = os.fstat
+    theirs = lambda number: os.stat_result((*real(number)[:4], 4711, *real(number)[5:]))  # noqa: E731
+    monkeypatch.setattr(os, "fstat", theirs)
+    with pytest.raises(ValueError, match=r"server\.s\.secret_file .*secret is the file of user 4711, who can change it"):
+        parse({"server": {"s": server.section()}})
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    parse({"server": {"s": server.section()}})
+
+
+def test_a_key_that_is_encrypted_is_refused_and_nobody_asked(server: FreeRadius, tmp_path: Path) -> None:
+    """OpenSSL asks at the terminal by itself, and a daemon would wait there."""
+    key = load_pem_private_key((server.home / "client.pem").read_bytes(), None)
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    write_private(tmp_path / "key", encrypted)
+    settings = parse({"server": {"s": server.radsec_section(key_file=str(tmp_path / "key"))}, "accounting": {"servers": ["s"]}})
+    with pytest.raises(ValueError, match=r"server\.s: the files for TLS cannot be used: the key is encrypted"):
+        client_context(settings.accounting.servers[0])
+
+
+@pytest.mark.parametrize("name", [".example.com", "radius..example.com", "x" * 64 + ".example.com"])
+def test_a_name_that_no_certificate_can_have_is_refused_at_start(server: FreeRadius, name: str) -> None:
+    settings = parse({"server": {"s": server.radsec_section(server_name=name)}, "accounting": {"servers": ["s"]}})
+    with pytest.raises(ValueError, match=r"server\.s\.server_name: .* cannot be in a certificate"):
+        client_context(settings.accounting.servers[0])

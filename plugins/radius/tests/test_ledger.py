@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from freeradius import FreeRadius, starts
 from radius_helpers import plugin
 from tlspool_radius import attributes as a
-from tlspool_radius.ledger import Ledger, LedgerError, waiting
+from tlspool_radius.accounting import describe, with_delay
+from tlspool_radius.ledger import Entry, Ledger, LedgerError, waiting
 from tlspool_radius.orphans import stop_of
+from tlspool_radius.packets import ACCOUNTING_REQUEST, Request
 
-from tlspool_core.api import AccountingRecord, Denied, DoNAI
+from tlspool_core.api import AccountingRecord, DoNAI
 
 ATTRIBUTES = [(1, b"john@example.com")]
 
@@ -181,35 +184,60 @@ def test_what_waits_for_the_disk_is_limited(queue: Path, monkeypatch: pytest.Mon
     run(queue, work)
 
 
-def test_a_record_that_fits_no_packet_is_refused_and_holds_up_nothing(own_servers: list[FreeRadius], queue: Path) -> None:
+def test_a_record_of_anything_fits_a_packet_and_so_does_its_stop() -> None:
+    """What does not would hold up all others for ever: also the stop that is made when a process has died."""
+    classes = (*(bytes(16),) * 200, bytes(253))
+    attributes = {"classes": classes, "session": "s" * 999, "service": "x" * 999, "peer_address": "p" * 999}
+    who = DoNAI(".".join(["x" * 60] * 4)), DoNAI(".".join(["y" * 40] * 3), "u" * 128)
+    begun = AccountingRecord("start", "r" * 999, "k" * 999, "", *who, 1.0, None, None, attributes)
+    ended = attributes | {"cause": 1, "octets_in": 1 << 63, "octets_out": 1 << 63}
+    last = replace(begun, event="stop", ended=2.0, attributes=ended)
+    described = [describe(one, "n" * 999, "", 1.5) for one in (begun, last)]
+    for one in (*described, stop_of(described[0], 3.0)):
+        raw = Request.make(ACCOUNTING_REQUEST, with_delay(Entry(1, "r", 1.0, one), 2.0), b"a shared secret").raw
+        assert len(raw) <= 4096
+    assert len({tuple(pair for pair in one if pair[0] == a.CLASS) for one in described}) == 1
+    assert a.CLASS in dict(described[0])
+
+
+def test_what_is_no_packet_is_told_and_holds_up_nothing(
+    own_servers: list[FreeRadius], queue: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another version may have taken it over."""
     server, _ = own_servers
-    section = {
-        "queue": str(queue),
-        "server": {"s": server.section()},
-        "accounting": {"servers": ["s"]},
-        "nas_identifier": "n" * 250,
-    }
-    huge = {"classes": (bytes(246),) * 10, "session": "s" * 999, "service": "x" * 999, "peer_address": "p" * 999}
+    server.start()
+    function = {"servers": ["s"], "timeout": 2.0, "tries": 5, "limit": 30}
+    section = {"queue": str(queue), "server": {"s": server.section()}, "accounting": function}
+
+    async def before(ledger: Ledger) -> None:
+        await ledger.add("huge", 0, [(a.CLASS, bytes(250))] * 20)
 
     async def main() -> None:
         async with plugin(section) as started:
-            long = AccountingRecord(
-                "start",
-                "r" * 999,
-                "k" * 999,
-                "",
-                DoNAI(".".join(["x" * 60] * 4)),
-                DoNAI("y.example", "u" * 128),
-                1.0,
-                None,
-                None,
-                huge,
-            )
-            with pytest.raises(Denied, match="does not fit a RADIUS packet"):
-                await started.account(long)
+            await started.account(record(1))
+            async with asyncio.timeout(60):
+                while waiting(queue)[0]:  # noqa: ASYNC110 - the queue is another thread's
+                    await asyncio.sleep(0.02)
 
+    run(queue, before)
     asyncio.run(main())
-    assert waiting(queue)[0] == 0
+    assert starts(server) == ["r1"]
+    assert "cannot be sent, and is given up: Acct-Session-Id huge: a request of" in caplog.text
+
+
+def test_a_stop_of_what_is_not_open_takes_no_place(queue: Path) -> None:
+    """Its start was refused, as the queue is full; a flood of those would fill the disk."""
+
+    async def work(ledger: Ledger) -> None:
+        await add(ledger, "a")
+        with pytest.raises(LedgerError, match="is full"):
+            await add(ledger, "b")
+        await ledger.add("b", 1, ATTRIBUTES, final=True)
+        for _ in range(2):
+            await ledger.add("a", 1, ATTRIBUTES, final=True)
+        assert await names(ledger) == ["a", "a"]
+
+    run(queue, work, limit=1)
 
 
 # --- processes that died ------------------------------------------------------------------------------------------------------

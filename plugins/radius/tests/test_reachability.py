@@ -17,11 +17,12 @@ from forgeries import SECRET, answer, liar
 from freeradius import FreeRadius, write_private
 from radius_helpers import plugin, request
 from tlspool_radius import names
+from tlspool_radius import servers as servers_module
 from tlspool_radius.aaa import RadiusAaa
 from tlspool_radius.names import Address
 from tlspool_radius.servers import NoAnswer, Servers
-from tlspool_radius.settings import Function, Server
-from tlspool_radius.transport import Silent
+from tlspool_radius.settings import Function, Server, parse
+from tlspool_radius.transport import TOO_LATE, Silent
 
 from tlspool_core.api import AaaDecision
 
@@ -134,11 +135,84 @@ def test_a_server_is_not_dead_because_we_lack_descriptors(number: int, alive: bo
     async def main() -> bool:
         silent = Silent.because(OSError(number, "trouble"))
         servers = Servers(Function((Server("s", "192.0.2.1", "udp", 1812, 1813, SECRET),)), make=lambda server, port: Stub(silent))
-        with pytest.raises(NoAnswer, match="s: trouble"):
+        with pytest.raises(NoAnswer, match="s: trouble") as caught:
             await servers.ask(1, [])
+        assert caught.value.silent is not alive, "a server that could not be asked was not silent"
         return servers.peers[0].alive
 
     assert asyncio.run(main()) is alive
+
+
+def test_a_server_that_hangs_up_in_the_handshake_is_told(server: FreeRadius) -> None:
+    """FreeRADIUS does it to a client with more connections than it permits."""
+
+    def hang_up() -> None:
+        with listener.accept()[0] as accepted:
+            accepted.recv(65536)
+
+    async def main() -> str:
+        servers = Servers(parse(section(server.radsec_section(port=listener.getsockname()[1]), tries=1)).steps["authorization"])
+        with pytest.raises(NoAnswer) as caught:
+            await servers.ask(1, [])
+        await servers.close()
+        return str(caught.value)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        said = asyncio.run(main())
+        thread.join()
+    assert len(said) > len("no RADIUS server answers (s0: )")
+
+
+class Mute(Stub):
+    """A way to a server that says nothing, or whose answer comes in the moment when nobody waits any more."""
+
+    def __init__(self, answers: bool = False) -> None:
+        self._answers = answers
+
+    async def ask(self, code: int, attributes: object, timeout: float, tries: int, doubts: list[str]) -> Any:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            doubts += [TOO_LATE] * self._answers
+
+
+def silences(way: Mute, limit: float = 0.3) -> list[bool]:
+    """Whether two requests met with silence, of which one finds a place."""
+
+    async def main() -> list[bool]:
+        function = Function((Server("s", "192.0.2.1", "udp", 1812, 1813, SECRET),), timeout=0.2, limit=limit)
+        servers = Servers(function, make=lambda server, port: way)
+        outcomes = await asyncio.gather(servers.ask(1, []), servers.ask(1, []), return_exceptions=True)
+        return [isinstance(outcome, NoAnswer) and outcome.silent for outcome in outcomes]
+
+    return asyncio.run(main())
+
+
+def test_who_finds_no_place_to_ask_did_not_meet_with_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where silence permits, a flood of requests would permit itself."""
+    monkeypatch.setattr(servers_module, "_MOST_AT_ONCE", 1)
+    assert silences(Mute()) == [True, False]
+    assert silences(Mute(), limit=0.1) == [False, False], "not even one try had its time"
+
+
+def test_an_answer_in_the_last_moment_is_no_silence() -> None:
+    assert silences(Mute(answers=True)) == [False, False]
+
+
+def test_an_answer_leaves_its_mark(server: FreeRadius, tmp_path: Any) -> None:
+    async def main() -> None:
+        sections = {"udp": server.section(), "tls": server.radsec_section()}
+        settings = parse({"server": sections, "authorization": {"servers": ["udp", "tls"]}})
+        servers = Servers(settings.steps["authorization"])
+        for peer in servers.peers:
+            doubts: list[str] = []
+            await peer.way.ask(1, [(1, b"john@example.com")], 10.0, 1, doubts)
+            assert doubts == [TOO_LATE]
+        await servers.close()
+
+    asyncio.run(main())
 
 
 # --- what comes from where ----------------------------------------------------------------------------------------------------

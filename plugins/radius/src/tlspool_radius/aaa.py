@@ -60,7 +60,9 @@ class _Engine:
     async def authorize(self, request: AaaRequest) -> AaaDecision:
         servers = self.steps[request.step]
         if not servers.peers:
-            raise Denied(f"no RADIUS servers are configured for {request.step}")
+            raise Denied(
+                f"no RADIUS servers are configured for {request.step}: name them in [aaa.radius.{request.step}]", final=True
+            )
         asked = question(request, self.settings.nas_identifier, self.settings.anonymous)
         try:
             return decision(await servers.ask(ACCESS_REQUEST, asked), request.step)
@@ -72,7 +74,7 @@ class _Engine:
 
     async def account(self, record: AccountingRecord) -> None:
         if self.ledger is None:
-            raise Denied("no RADIUS servers are configured for accounting")
+            raise Denied("no RADIUS servers are configured for accounting: name them in [aaa.radius.accounting]", final=True)
         described = describe(record, self.settings.nas_identifier, self.settings.anonymous, time.time())
         try:
             await self.ledger.add(record.record_id, record.sequence, described, final=record.event == "stop")

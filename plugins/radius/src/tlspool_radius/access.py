@@ -29,7 +29,7 @@ def user_name(identity: DoNAI | None, anonymous: str) -> bytes:
         return text(anonymous)
     nai = (str(identity) if identity.user is not None else f"@{identity.domain}").encode()
     if len(nai) > a.MAX_VALUE:
-        raise Denied(f"the identity is too long for RADIUS: {len(nai)} bytes")
+        raise Denied(f"the identity is too long for RADIUS: {len(nai)} bytes", final=True)
     return nai
 
 

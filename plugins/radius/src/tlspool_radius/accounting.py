@@ -20,7 +20,7 @@ import logging
 import time
 from typing import Final
 
-from tlspool_core.api import AccountingRecord, Denied
+from tlspool_core.api import AccountingRecord
 from tlspool_radius import attributes as a
 from tlspool_radius.access import user_name
 from tlspool_radius.attributes import Attributes, number, text
@@ -36,14 +36,15 @@ _PAUSE: Final = (0.2, 30.0)  # seconds: the first, and the longest
 _LAST: Final = 3.0  # seconds for the record that is on its way when we stop; the pool gives plugins five
 _LOOK: Final = 1.0  # seconds until we look again for what other processes have added, or whether they have gone
 _DEAD: Final = 10.0  # seconds until we look again whether a process has died
-_MOST_CLASSES: Final = 2500  # bytes of Class in one record, so that it fits a packet
 _MOST_BYTES: Final = 4096 - 20 - 6  # of attributes: without the header, and Acct-Delay-Time
+_CHANGING: Final = 4 * 6 + 3 * 6  # of these: counts; moment, duration, cause
 
 
 def describe(record: AccountingRecord, nas_identifier: str, anonymous: str, now: float) -> Attributes:
-    """All that a server is told of a record, apart from the delay. Raises Denied if it cannot be told.
+    """All that a server is told of a record, apart from the delay: it fits a packet. Raises Denied if it cannot be told.
 
-    A session without an identity has no User-Name, unless there is one for such (RFC 2866 section 5.13: it is optional).
+    A session without an identity has no User-Name, unless there is one for such (RFC 2866 section 5.13: it is optional).  What the
+    server wanted to have back fills what the rest leaves free; for a start and for its stop, made here or by `orphans`, that is the same.
     """
     known = record.attributes
     described: Attributes = [
@@ -59,6 +60,7 @@ def describe(record: AccountingRecord, nas_identifier: str, anonymous: str, now:
         (a.CONNECT_INFO, text(f"{record.kind} {record.instance}".strip())),
         (a.ACCT_AUTHENTIC, number(_REMOTE)),
     ]
+    classes = _classes(record, _MOST_BYTES - _CHANGING - sum(len(value) + 2 for _, value in described))
     happened = record.started if record.event == "start" else now if record.ended is None else record.ended
     described.append((a.EVENT_TIMESTAMP, number(happened)))
     if record.event != "start":
@@ -66,17 +68,12 @@ def describe(record: AccountingRecord, nas_identifier: str, anonymous: str, now:
     described += _counts(record)
     if record.event == "stop" and "cause" in known:
         described.append((a.ACCT_TERMINATE_CAUSE, number(known["cause"])))
-    described = a.non_empty([*described, *_classes(record)])
-    length = sum(len(value) + 2 for _, value in described)
-    if length > _MOST_BYTES:  # it would hold up all others for ever
-        raise Denied(f"the record does not fit a RADIUS packet: {length} bytes of attributes")
-    return described
+    return a.non_empty([*described, *classes])
 
 
-def _classes(record: AccountingRecord) -> Attributes:
-    """What the server wanted to have back (RFC 2865 section 5.25), unchanged."""
+def _classes(record: AccountingRecord, left: int) -> Attributes:
+    """What the server wanted to have back (RFC 2865 section 5.25), unchanged, as long as there are bytes left for it."""
     kept: Attributes = []
-    left = _MOST_CLASSES
     for value in record.attributes.get("classes", ()):
         left -= len(value) + 2
         if left < 0 or len(value) > a.MAX_VALUE:
@@ -156,7 +153,7 @@ class Courier:
             for entry in entries:
                 if self._stopping.is_set():
                     return
-                await self._servers.ask(ACCOUNTING_REQUEST, with_delay(entry, time.time()))
+                await self._send(entry)
                 self._ledger.acknowledge(entry)
         finally:
             await self._remove()
@@ -164,6 +161,13 @@ class Courier:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK):
                     await self._ledger.added.wait()
+
+    async def _send(self, entry: Entry) -> None:
+        """Raises NoAnswer. What is no packet is lost, and told: it would hold up all others for ever."""
+        try:
+            await self._servers.ask(ACCOUNTING_REQUEST, with_delay(entry, time.time()))
+        except ValueError as error:  # one that another version of us has taken over
+            log.error("an accounting record cannot be sent, and is given up: Acct-Session-Id %s: %s", entry.record, error)
 
     async def _remove(self) -> None:
         """Forget what was acknowledged; what cannot be removed now is tried again with the next."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -70,9 +71,11 @@ def check(context: click.Context, remoteid: str | None, localid: str, service: s
     if not outcomes:
         raise click.ClickException("no servers are configured: see [aaa.radius] in the plugin's README")
     if as_json or found.json:
-        click.echo(json.dumps({"servers": [asdict(one) for one in outcomes], "queue": _queue(queued)}, indent=2))
+        queue = {"path": str(settings.queue), **_queue(queued)}
+        click.echo(json.dumps({"servers": [asdict(one) for one in outcomes], "queue": queue}, indent=2))
     else:
-        _print(outcomes, queued)
+        _print(outcomes)
+        _print_queue(settings.queue, queued)
     if not all(one.ok for one in outcomes):
         context.exit(1)
 
@@ -126,10 +129,17 @@ def _queue(queued: tuple[int, float | None]) -> dict[str, Any]:
     return {"records": count, "oldest_seconds": None if oldest is None else round(time.time() - oldest, 1)}
 
 
-def _print(outcomes: list[Outcome], queued: tuple[int, float | None]) -> None:
+def _print(outcomes: list[Outcome]) -> None:
     for one in outcomes:
         mark = "ok  " if one.ok else "FAIL"
         click.echo(f"{mark} {one.function:<14} {one.server} ({one.where}): {one.said} [{one.milliseconds:g} ms]")
+
+
+def _print_queue(path: Path, queued: tuple[int, float | None]) -> None:
+    """A pool of the service manager has its state elsewhere than we may think, and nobody shall be calmed by a queue that is not there."""
     count, oldest = queued
     age = "" if oldest is None else f", the oldest for {time.time() - oldest:.0f} s"
-    click.echo(f"accounting records that wait to be delivered: {count}{age}")
+    if path.exists():
+        click.echo(f"accounting records that wait to be delivered: {count}{age} ({path})")
+    else:
+        click.echo(f"no accounting queue at {path}; if the pool has one elsewhere, name it by `queue` in [aaa.radius]")

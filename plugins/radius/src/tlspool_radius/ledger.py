@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 One SQLite file in write-ahead mode.  A record is ours once its transaction is on the disk (synchronous=FULL); records that come while
 another transaction is being written wait and share the next one.  Their order is the order of their numbers, which are never used again.
-How many may wait is limited, on disk and in memory; the stop of something whose start was taken is always welcome on disk.
+How many may wait is limited, on disk and in memory; the stop of something that is open is always welcome on disk.  A stop of what is
+not open says nothing: its start was refused, or it was stopped before.
 
 A record that is handed over again (same identifier and sequence) is known by the table `taken`, which keeps the last sequence of
 each identifier for an hour, so that it is counted once, even if it was delivered in between.
@@ -142,7 +143,7 @@ class Ledger:
     # --- taking records over -------------------------------------------------------------------------------------------------
 
     async def add(self, record: str, sequence: int, attributes: Attributes, *, final: bool = False) -> None:
-        """Returns when the record is on disk; `final` is the last one of its identifier. Raises LedgerError."""
+        """Returns when the record is on disk; `final` is the last one of its identifier, and needs one before. Raises LedgerError."""
         if len(self._new) >= _MOST_AT_ONCE:
             raise LedgerError(f"{_MOST_AT_ONCE} accounting records wait for the disk already ({self.path})")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -180,8 +181,7 @@ class Ledger:
             for one in batch:
                 taken.append(one.final or room > 0)
                 if taken[-1]:
-                    self._write_one(connection, one, now)
-                    room -= 1
+                    room -= self._write_one(connection, one, now)
             connection.execute("DELETE FROM taken WHERE at < ?", (now - _REMEMBERED,))
             connection.execute("COMMIT")
         except BaseException:
@@ -190,16 +190,19 @@ class Ledger:
             raise
         return taken
 
-    def _write_one(self, connection: sqlite3.Connection, one: _New, now: float) -> None:
+    def _write_one(self, connection: sqlite3.Connection, one: _New, now: float) -> bool:
+        """Whether it is in the queue now; what was taken before is not."""
         before = connection.execute("SELECT sequence FROM taken WHERE record = ?", (one.record,)).fetchone()
-        if before is None or before[0] < one.sequence:
-            value = json.dumps([[code, content.hex()] for code, content in one.attributes])
-            connection.execute("INSERT INTO queue(record, taken, attributes) VALUES(?, ?, ?)", (one.record, now, value))
-            connection.execute("INSERT OR REPLACE INTO taken VALUES(?, ?, ?)", (one.record, one.sequence, now))
-            if one.final:
-                connection.execute("DELETE FROM open WHERE record = ?", (one.record,))
-            else:
-                connection.execute("INSERT OR REPLACE INTO open VALUES(?, ?, ?)", (one.record, self._owner, value))
+        if before is not None and before[0] >= one.sequence:
+            return False
+        if one.final and not connection.execute("DELETE FROM open WHERE record = ?", (one.record,)).rowcount:
+            return False
+        value = json.dumps([[code, content.hex()] for code, content in one.attributes])
+        connection.execute("INSERT INTO queue(record, taken, attributes) VALUES(?, ?, ?)", (one.record, now, value))
+        connection.execute("INSERT OR REPLACE INTO taken VALUES(?, ?, ?)", (one.record, one.sequence, now))
+        if not one.final:
+            connection.execute("INSERT OR REPLACE INTO open VALUES(?, ?, ?)", (one.record, self._owner, value))
+        return True
 
     # --- delivering them -----------------------------------------------------------------------------------------------------
 
@@ -284,11 +287,11 @@ def _complaint(path: Path, error: sqlite3.Error | OSError) -> str:
 
 def waiting(path: Path) -> tuple[int, float | None]:
     """How many records wait, and when the oldest was taken over. Raises LedgerError."""
-    if not path.exists():
-        return 0, None
     try:
+        if not path.exists():
+            return 0, None
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as connection:
             row: tuple[int, float | None] = connection.execute("SELECT count(*), min(taken) FROM queue").fetchone()
             return row
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise LedgerError(f"the accounting queue {path} cannot be read: {error}") from error

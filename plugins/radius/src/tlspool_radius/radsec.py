@@ -2,7 +2,7 @@
 
 Theory of operation
 -------------------
-There is one connection for each server and port, opened when it is needed, over which up to 256 requests wait at a time, told apart by
+Each function has one connection to a server, opened when it is needed, over which up to 256 requests wait at a time, told apart by
 their identifiers.  Both sides show certificates.  When a connection ends, those that wait on it ask again over a new one, as often as
 they have tries; servers close connections that are idle, and that must not cost a session.  A connection over which nothing comes while
 a request waits in vain is given up as well: its other end may have gone without a word.
@@ -22,7 +22,7 @@ from tlspool_radius.attributes import Attributes
 from tlspool_radius.names import Address
 from tlspool_radius.packets import BadReply, Reply, Request
 from tlspool_radius.settings import Server
-from tlspool_radius.transport import Silent, disbelieved
+from tlspool_radius.transport import TOO_LATE, Silent, disbelieved
 
 log = logging.getLogger("tlspool.radius")
 
@@ -35,14 +35,28 @@ class _Ended(Exception):
 
 
 def client_context(server: Server) -> ssl.SSLContext:
-    """What we show and demand in RADIUS over TLS. Raises ValueError if a file cannot be used."""
+    """What we show and demand in RADIUS over TLS. Raises ValueError if a file or the server's name cannot be used."""
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=server.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(server.certificate_file, server.key_file or None)
+        context.load_cert_chain(server.certificate_file, server.key_file or None, _no_password)
     except OSError as error:
         raise ValueError(f"server.{server.name}: the files for TLS cannot be used: {error}") from None
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=_name_of(server))
+    except ValueError as error:
+        raise ValueError(f"server.{server.name}.server_name: {_name_of(server)!r} cannot be in a certificate: {error}") from None
     return context
+
+
+def _name_of(server: Server) -> str:
+    """What the server's certificate must have."""
+    return server.server_name or server.address
+
+
+def _no_password() -> str:
+    """OpenSSL would ask at a terminal otherwise, and wait. Raises OSError."""
+    raise OSError("the key is encrypted, and there is nobody to ask for its password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +136,7 @@ class _Connection:
             return
         try:
             waiting.reply.set_result(waiting.request.read(data))
+            waiting.doubts.append(TOO_LATE)
         except BadReply as error:
             if waiting.doubts:
                 return
@@ -170,8 +185,8 @@ class RadSec:
         async with self._opening:
             if self._connection is None or not self._connection.open:
                 address = await self._address.find()
-                name = self._server.server_name or self._server.address
-                reader, writer = await asyncio.open_connection(address, self._port, ssl=self._context, server_hostname=name)
+                ways = {"ssl": self._context, "server_hostname": _name_of(self._server)}
+                reader, writer = await asyncio.open_connection(address, self._port, **ways)
                 self._connection = _Connection(self._server, reader, writer)
             return self._connection
 

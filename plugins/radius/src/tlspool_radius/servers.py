@@ -7,7 +7,8 @@ passed over as long as another one lives; after that time it is asked again.  Wi
 health (Status-Server, RFC 5997) while it is dead, comes back with its first answer, and costs no request any wait.  If all are
 dead, all are asked in order nevertheless: dead is a suspicion.  The time for the whole is limited.
 
-A refusal is an answer: nobody else is asked then.  An answer that is not believed is none, and yet no silence: `NoAnswer` says so.
+A refusal is an answer: nobody else is asked then.  An answer that is not believed is none, and yet no silence: `NoAnswer` says so.  Nor is
+it silence if there was no place, no descriptor and no time for a server to be asked: a flood of claims would permit itself otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -32,7 +34,7 @@ _FIRST_PROBE: Final = 0.5  # seconds, doubled each time up to the dead time
 
 
 class NoAnswer(Exception):
-    """No server answered; says what became of each. `silent`: nothing at all came from any of them."""
+    """No server answered; says what became of each. `silent`: they were asked, and nothing at all came from any of them."""
 
     def __init__(self, reason: str, *, silent: bool) -> None:
         super().__init__(reason)
@@ -118,17 +120,21 @@ class Servers:
         """The first answer. Raises NoAnswer, or ValueError if the request cannot be encoded."""
         outcomes: list[str] = []
         doubts: dict[Peer, list[str]] = {}
+        asked, unable = math.inf, False
         try:
             async with asyncio.timeout(self.function.limit), self._places:
+                asked = time.monotonic()
                 for peer in self._order():
                     try:
                         doubts[peer] = []
                         return await peer.ask(code, attributes, self.function.timeout, self.function.tries, doubts[peer])
                     except Silent as silent:
+                        unable = unable or silent.ours
                         outcomes.append(f"{peer.server.name}: {silent}")
         except TimeoutError:
-            outcomes.append(f"{self.function.limit:g} seconds have passed")
-        raise NoAnswer(f"no RADIUS server answers ({'; '.join(outcomes)})", silent=not any(doubts.values()))
+            outcomes.append(f"{self.function.limit:g} seconds have passed{'' if doubts else ' in a queue of requests'}")
+            unable = unable or time.monotonic() - asked < self.function.timeout  # not even one try had its time
+        raise NoAnswer(f"no RADIUS server answers ({'; '.join(outcomes)})", silent=not unable and not any(doubts.values()))
 
     async def close(self) -> None:
         for peer in self.peers:

@@ -5,7 +5,7 @@ Theory of operation
 Servers have sections of their own, [aaa.radius.server.NAME]; each of the three functions names those that it uses, so that one server can
 serve several functions, and each function has a list of its own.  Nothing is ignored: an unknown key is an error.  Shared secrets
 are never in the configuration, only the name of a file or of a credential of the service manager (systemd's LoadCredential=).  A file
-with a secret or a key that others can read, or change, is refused.
+with a secret or a key that others can read or change, as it is theirs or for anybody, is refused.
 """
 
 from __future__ import annotations
@@ -160,6 +160,9 @@ def _function(name: str, table: object, servers: Mapping[str, Server]) -> Functi
         permit_without_answer=name in STEPS and section.choice("without_answer", ("refuse", "permit")) == "permit",
     )
     section.finish()
+    if len(made.servers) > 1 and made.limit <= made.timeout * made.tries:
+        least = f"{made.timeout * made.tries:g} seconds (timeout, tries times)"
+        raise section.error("limit", f"must be more than the {least} for the first server, or others are never asked")
     return made
 
 
@@ -219,7 +222,13 @@ def _private(section: _Section, key: str, path: str) -> IO[bytes]:
         file = Path(path).open("rb")  # noqa: SIM115 - the caller's to close
     except OSError as error:
         raise section.error(key, f"{path} cannot be read: {error.strerror}") from None
-    if os.fstat(file.fileno()).st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+    status = os.fstat(file.fileno())
+    fault = ""
+    if status.st_uid not in (0, os.geteuid()):
+        fault = f"{path} is the file of user {status.st_uid}, who can change it; take it over with: chown"
+    elif status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        fault = f"{path} can be read or changed by others; remove that with: chmod o=,g-w {path}"
+    if fault:
         file.close()
-        raise section.error(key, f"{path} can be read or changed by others; remove that with: chmod o=,g-w {path}")
+        raise section.error(key, fault)
     return file

@@ -25,6 +25,7 @@ from tlspool_radius.settings import Server
 
 log = logging.getLogger("tlspool.radius")
 
+TOO_LATE: Final = "it came when nobody waited any more"  # unless somebody did
 _MOST_FORGERIES: Final = 64  # bad packets in answer to one request
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN})
 
@@ -39,7 +40,7 @@ class Silent(Exception):
     @classmethod
     def because(cls, error: OSError) -> Silent:
         """Of an error of the operating system, or of TLS, which says more."""
-        reason = getattr(error, "verify_message", "") or error.strerror or str(error)
+        reason = getattr(error, "verify_message", "") or error.strerror or str(error) or "the server closed the connection"
         return cls(reason, ours=error.errno in _OURS)
 
 
@@ -54,7 +55,8 @@ class Transport(Protocol):
     async def ask(self, code: int, attributes: Attributes, timeout: float, tries: int, doubts: list[str]) -> Reply:
         """Send, and wait for the reply: `timeout` seconds, `tries` times. Raises Silent, or ValueError if it cannot be encoded.
 
-        `doubts` gets the reasons why something that came was not believed, even if this is called off.
+        `doubts` gets the reasons why something that came was not believed, and TOO_LATE with what is: this may be called off in that very
+        moment, and then there was an answer nevertheless.
         """
 
     async def close(self) -> None: ...
@@ -75,6 +77,7 @@ class _Answer(asyncio.DatagramProtocol):
             return
         try:
             self.reply.set_result(self._request.read(data))
+            self._doubts.append(TOO_LATE)
         except BadReply as error:
             self._forgeries += 1
             if self._forgeries == 1:  # whoever sends more of them shall not fill the log
