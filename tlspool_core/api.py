@@ -5,6 +5,7 @@ from __future__ import annotations
 from tlspool_core.hookspecs import hookimpl
 from tlspool_core.identity import DoNAI, InvalidIdentity
 from tlspool_core.interfaces import *  # noqa: F403 - every public name of the interfaces is API
+from tlspool_core.secret import Secret, forbid_dumps, locking_fault
 from tlspool_core.tls.alerts import (
     AccessDenied,
     AlertDescription,
@@ -68,6 +69,7 @@ __all__ = [
     "KeyExchangeRun",
     "PeerCredential",
     "PublicKeyCredential",
+    "Secret",
     "SignatureScheme",
     "TlsError",
     "UnexpectedMessage",
@@ -75,7 +77,9 @@ __all__ = [
     "UnknownPskIdentity",
     "UnsupportedCertificate",
     "UserCanceled",
+    "forbid_dumps",
     "hookimpl",
+    "locking_fault",
     "schemes_for_key",
     "verify",
 ]

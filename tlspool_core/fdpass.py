@@ -89,11 +89,21 @@ class Received:
 def receive(sock: socket.socket, size: int) -> Received:
     """Read up to `size` bytes and the descriptors that come along. Raises what `recvmsg` raises, BlockingIOError included."""
     data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[Descriptor] = []
+    return Received(data, _descriptors(ancillary) if ancillary else (), bool(flags & _TRUNCATED))
+
+
+def receive_into(sock: socket.socket, room: memoryview) -> tuple[int, tuple[Descriptor, ...]]:
+    """The same into memory of the caller's: how many bytes, 0 at the end of the stream, and the descriptors."""
+    length, ancillary, _, _ = sock.recvmsg_into([room], _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    return length, _descriptors(ancillary)
+
+
+def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[Descriptor, ...]:
+    found: list[Descriptor] = []
     for level, kind, body in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors += map(Descriptor, _numbers(body))
-    return Received(data, tuple(descriptors), bool(flags & _TRUNCATED))
+            found += map(Descriptor, _numbers(body))
+    return tuple(found)
 
 
 def _numbers(body: bytes) -> array.array[int]:
@@ -101,7 +111,7 @@ def _numbers(body: bytes) -> array.array[int]:
     return array.array("i", body[: len(body) - len(body) % _INT])
 
 
-def send(sock: socket.socket, data: bytes, descriptor: int | None = None) -> int:
+def send(sock: socket.socket, data: bytes | memoryview, descriptor: int | None = None) -> int:
     """Send bytes, with a descriptor on the first of them; how many bytes went. The receiver gets a duplicate.
 
     Raises what `sendmsg` raises; then nothing went.

@@ -10,11 +10,12 @@ import pytest
 
 from tlspool_core.client import PoolUnreachable, PoolVanished, Refused
 from tlspool_core.client.desks import IdentityDesk, PinDesk
+from tlspool_core.secret import Secret
 from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import LidentryFlags
 from tlspool_core.wire.messages import Error, LidentryCallback, LidentryRegister, Message, PinEntry, Success
 
-TOKEN = PinEntry(0, 1, 5_000_000, "", "PIN, please", "maker", "model", "serial", "label")
+TOKEN = PinEntry(0, 1, 5_000_000, "PIN, please", "maker", "model", "serial", "label")
 
 
 def test_pin_desk(scripted: Any) -> None:
@@ -65,7 +66,7 @@ def test_pin_answers_on_the_wire(scripted: Any) -> None:
         for number, request in enumerate(desk):
             if number == 0:
                 request.answer("1234")
-    assert [answer.pin for answer in answers if isinstance(answer, PinEntry)] == ["1234", ""]
+    assert [answer.pin for answer in answers if isinstance(answer, PinEntry)] == [Secret.of(b"1234"), None]
 
 
 def test_another_desk_is_there(scripted: Any) -> None:
@@ -91,7 +92,7 @@ def test_a_desk_returns_after_a_restart(scripted: Any) -> None:
     def second(connection: Any) -> None:
         packet, _ = connection.read()
         connection.send(packet.reqid, TOKEN, 1)
-        assert connection.read()[0].message.pin == "1234"
+        assert connection.read()[0].message.pin.text() == "1234"
         with pytest.raises(EOFError):
             connection.read()
 

@@ -16,7 +16,8 @@ from deskhouse import PIN, SOFTHSM, House, Person, eventually
 
 from tlspool_core.client import ErrorCode, Refused, Session
 from tlspool_core.client.desks import PinDesk
-from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
+from tlspool_core.secret import Secret
+from tlspool_core.wire.codec import PACKET_SIZE, decode, encode, seal
 from tlspool_core.wire.messages import Error, Packet, PinEntry, Ping
 
 JOHN = "john@example.com"
@@ -56,7 +57,8 @@ class Desk:
         return packet.cbid, packet.message
 
     def answer(self, cbid: int, pin: str) -> None:
-        self.link.sendall(encode(Packet(self.reqid, cbid, PinEntry(pin=pin))))
+        with Secret.of(pin.encode()) as secret, seal(Packet(self.reqid, cbid, PinEntry(pin=secret))) as sealed:
+            self.link.sendall(sealed.used)
 
 
 def begin(house: House, outcomes: list[Any], **client: Any) -> threading.Thread:
@@ -202,7 +204,7 @@ def test_the_first_packet_may_register_and_is_not_acknowledged(house: House) -> 
     thread = begin(house, outcomes)
     cbid, question = desk.question()
     assert cbid
-    assert (question.pin, question.attempt, question.token_label) == ("", 0, "pool")
+    assert (question.pin, question.attempt, question.token_label) == (None, 0, "pool")
     assert question.timeout == 60_000_000
     desk.answer(cbid, "1111")
     cbid, question = desk.question()
@@ -291,7 +293,7 @@ def test_a_desk_that_lies(house: House) -> None:
     outcomes: list[Any] = []
     thread = begin(house, outcomes)
     cbid, _ = desk.question()
-    desk.link.sendall(encode(Packet(desk.reqid, cbid ^ 1, PinEntry(pin=PIN))))  # to a question that was not asked
+    desk.answer(cbid ^ 1, PIN)  # to a question that was not asked
     refusal = desk.read().message
     assert isinstance(refusal, Error)
     assert refusal.tlserrno == ErrorCode.BAD_CALLBACK_RESPONSE

@@ -57,7 +57,7 @@ def pkcs11_worker_seeds() -> Iterable[bytes]:
     token = workers.TokenRecord(1, "token", "maker", "model", "1", "slot", "maker", 0x400, (0x1041, 0x40))
     thing = workers.ObjectRecord(1, 3, 3, b"id", "key", 1, b"p", b"q", b"", (0x1041,))
     requests = (
-        workers.Configure("/lib/x.so"), workers.ListTokens(), workers.Login(1, 0, b"1234"), workers.ListObjects(1),
+        workers.Configure("/lib/x.so"), workers.ListTokens(), workers.Login(1, 0), workers.ListObjects(1),
         workers.Sign(1, 0x1041, 0, (), b"data"), workers.ReadValue(1),
     )  # fmt: skip
     replies = (

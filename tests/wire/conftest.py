@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from tlspool_core.wire.codec import LAYOUTS, Number, Optional64, Raw, Text
+from tlspool_core.secret import Secret
+from tlspool_core.wire.codec import LAYOUTS, Hidden, Number, Optional64, Raw, Text
 from tlspool_core.wire.messages import MAX_INFO, MAX_PRNG, MAX_PRNG_INPUT, Info, Packet, Prng, PrngOutput
 
 _BITS = {"I": 32, "H": 16, "B": 8}
 
 
-def _value(entry: Number | Optional64 | Text | Raw) -> st.SearchStrategy[Any]:
+def _value(entry: Number | Optional64 | Text | Raw | Hidden) -> st.SearchStrategy[Any]:
     match entry:
         case Number(letter="i"):
             return st.integers(-(2**31), 2**31 - 1)
@@ -27,6 +28,10 @@ def _value(entry: Number | Optional64 | Text | Raw) -> st.SearchStrategy[Any]:
         case Text(size=size, full=full):
             characters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
             return st.text(characters, max_size=size).filter(lambda text: len(text.encode()) <= size - (not full))
+        case Hidden(size=size):
+            characters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+            octets = st.text(characters, min_size=1, max_size=size).map(str.encode).filter(lambda raw: len(raw) < size)
+            return st.none() | octets.map(Secret.of)
 
 
 def _prng(ctlkey: bytes, inputs: bytes, cut: int | None, length: int) -> Prng:

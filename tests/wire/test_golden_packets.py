@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tlspool_core.wire.codec import LAYOUTS, PACKET_SIZE, decode, encode
+from tlspool_core.secret import Secret
+from tlspool_core.wire.codec import LAYOUTS, PACKET_SIZE, decode, encode, seal
 from tlspool_core.wire.errors import BASE, ErrorCode, advice, describe
 from tlspool_core.wire.flags import Command, StartTlsFlags
 from tlspool_core.wire.messages import (
@@ -113,8 +114,11 @@ def test_names_of_published_codes() -> None:
 
 
 def test_pin_entry_offsets() -> None:
-    message = PinEntry(1, 2, 60_000_000, "1234", "PIN?", "maker", "model", "serial", "label")
-    assert encode(Packet(9, 0, message)) == packet(
+    message = PinEntry(1, 2, 60_000_000, "PIN?", "maker", "model", "serial", "label", Secret.of(b"1234"))
+    with seal(Packet(9, 0, message)) as sealed:
+        raw = bytes(sealed.used)
+    assert decode(raw) == Packet(9, 0, message)
+    assert raw == packet(
         x0000=bytes.fromhex("09 00 00 00 29 00 00 00 01 00 00 00 02 00 00 00 00 87 93 03"),
         x0014=b"1234",
         x0094=b"PIN?",
@@ -194,6 +198,11 @@ def test_every_command_has_one_layout() -> None:
 def test_secrets_stay_out_of_repr() -> None:
     shown = [
         repr(message)
-        for message in (PinEntry(pin="4711"), StartTls(ctlkey=b"S" * 16), Prng(b"S" * 16, b"x", None, 1), PrngOutput(b"S"))
+        for message in (
+            PinEntry(pin=Secret.of(b"4711")),
+            StartTls(ctlkey=b"S" * 16),
+            Prng(b"S" * 16, b"x", None, 1),
+            PrngOutput(b"S"),
+        )
     ]
     assert not any("4711" in text or "SSS" in text or "b'S'" in text for text in shown)

@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tlspool_core.wire.codec import PACKET_SIZE, decode, encode
+from tlspool_core.secret import Secret
+from tlspool_core.wire.codec import PACKET_SIZE, decode, encode, seal
 from tlspool_core.wire.connection import Answered, Asked, Callback, Exchange, PoolSide, Refused, Step
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import StartTlsFlags
@@ -36,7 +37,18 @@ START = StartTls(localid="me", remoteid="you", ctlkey=b"k" * 16, ipproto=17, ser
 
 
 def put(side: PoolSide[str], message: Message, descriptors: Sequence[str] = (), reqid: int = 1, cbid: int = 0) -> Step[str]:
-    return side.receive(encode(Packet(reqid, cbid, message)), descriptors)
+    return side.receive(packed(Packet(reqid, cbid, message)), descriptors)
+
+
+def packed(packet: Packet) -> bytes:
+    if not isinstance(packet.message, PinEntry) or packet.message.pin is None:
+        return encode(packet)
+    with seal(packet) as sealed:
+        return bytes(sealed.used)
+
+
+def pin_entry() -> PinEntry:
+    return PinEntry(pin=Secret.of(b"1234"))
 
 
 def begin(side: PoolSide[str], message: Message = START, descriptors: Sequence[str] = ("crypt",), reqid: int = 1) -> Exchange:
@@ -96,7 +108,7 @@ def test_a_session_from_request_to_answer() -> None:
         (PlaintextConnect(), ["a"], ErrorCode.COMMAND_NEEDED),
         (StartTlsLocalid(), [], ErrorCode.COMMAND_NEEDED),
         (LidentryCallback(), [], ErrorCode.COMMAND_NEEDED),
-        (PinEntry(pin="1234"), [], ErrorCode.BAD_CALLBACK_RESPONSE),
+        (pin_entry(), [], ErrorCode.BAD_CALLBACK_RESPONSE),
     ],
 )
 def test_requests_that_are_refused_at_once(message: Message, descriptors: list[str], code: ErrorCode) -> None:
@@ -184,10 +196,10 @@ def test_desks_answer_many_callbacks_of_one_registration() -> None:
     for attempt in range(3):
         callback, data = side.call_back(exchange, PinEntry(attempt=attempt, token_label="t"))
         assert decode(data).reqid == 1
-        (event,) = put(side, PinEntry(pin="1234"), cbid=callback.cbid).events
+        (event,) = put(side, pin_entry(), cbid=callback.cbid).events
         assert isinstance(event, Answered)
     callback, _ = side.call_back(exchange, PinEntry())
-    assert refusal(put(side, PinEntry(pin="1"), ["a"], cbid=callback.cbid)).code == ErrorCode.SUPERFLUOUS_SOCKET
+    assert refusal(put(side, pin_entry(), ["a"], cbid=callback.cbid)).code == ErrorCode.SUPERFLUOUS_SOCKET
     assert exchange.open
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import click
 
-from tlspool_core.cli.pin import printable
+from tlspool_core.cli.terminal import printable
 from tlspool_core.client import PoolError
 from tlspool_core.client.desks import IdentityDesk, IdentityRequest
 from tlspool_core.identity import DoNAI, InvalidIdentity

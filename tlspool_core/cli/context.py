@@ -15,20 +15,17 @@ from typing import Any, TypeVar
 
 import click
 
+from tlspool_core.cli.terminal import ask_anywhere, printable
 from tlspool_core.identity import DoNAI, Selector
 from tlspool_core.interfaces import ConfigBackend, ConfigError, CredentialType, Key, KeyStoreError, PinRequest
 from tlspool_core.pool.config import PoolConfig, default_path, load_config
 from tlspool_core.pool.tomlfile import suggestion
 from tlspool_core.registry import Registry
+from tlspool_core.secret import Secret
 
 __all__ = ["Context", "pass_context"]
 
 T = TypeVar("T")
-
-
-async def _ask_terminal(request: PinRequest) -> str | None:
-    """PIN from the person at the terminal; an empty line gives up."""
-    return await asyncio.to_thread(click.prompt, request.prompt, default="", hide_input=True, show_default=False, err=True) or None
 
 
 class Context:
@@ -82,6 +79,10 @@ class Context:
 
     # --- keys
 
+    async def ask_pin(self, request: PinRequest) -> Secret | None:
+        """See `CliContext`."""
+        return await asyncio.to_thread(ask_anywhere, printable(request.prompt))
+
     def with_key(self, uri: str, use: Callable[[Key], Awaitable[T]]) -> T:
         """See `CliContext`. Raises KeyStoreError, ConfigError."""
         scheme = uri.partition(":")[0]
@@ -91,7 +92,7 @@ class Context:
 
         async def main() -> T:
             try:
-                await store.start(self.settings("keystore", store.name), _ask_terminal)
+                await store.start(self.settings("keystore", store.name), self.ask_pin)
             except ValueError as error:
                 raise ConfigError(f"[keystore.{store.name}]: {error}") from None
             try:

@@ -3,38 +3,31 @@
 Theory of operation
 -------------------
 The program registers as the pool's PIN desk and serves it until it is interrupted.  With a desktop it asks through a pinentry program,
-otherwise on its terminal, without echo and without a line editor that would remember.  A question ends at the pool's deadline: an
-answer after that would be nobody's.  An empty PIN declines.
+otherwise on its terminal.  A question ends at the pool's deadline: an answer after that would be nobody's.  An empty PIN declines.
+A PIN is read into locked memory, sent from there, and wiped; meanwhile the process has neither core dumps nor debuggers.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from tlspool_core.cli.pinentry import Cancelled, Pinentry, PinentryError, has_desktop
-from tlspool_core.cli.secret import Secret, guard_process
+from tlspool_core.cli.pinentry import Pinentry, PinentryError, has_desktop
+from tlspool_core.cli.terminal import Cancelled, NoTerminal, ask, printable
 from tlspool_core.client import PoolError
 from tlspool_core.client.desks import PinDesk, PinRequest
+from tlspool_core.secret import Secret, forbid_dumps
 from tlspool_core.wire.messages import clip
 
 _LONGEST = 127  # bytes of a PIN in a packet
 _PATIENCE = 3600.0  # seconds, should the pool set no deadline
-_END, _RETURN, _NEWLINE = 4, 13, 10
 
 Ask = Callable[[PinRequest, Secret], None]  # raises Cancelled
-
-
-def printable(text: str) -> str:
-    """Names come from tokens: nothing that steers a terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def description(request: PinRequest) -> str:
@@ -49,47 +42,17 @@ def _deadline(request: PinRequest) -> float:
 
 def on_terminal(request: PinRequest, secret: Secret) -> None:
     """Ask on the controlling terminal. Raises Cancelled."""
+    again = "The PIN before was refused.\r\n" if request.attempt else ""
     try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError as error:
-        raise click.ClickException(f"there is no terminal to ask at: {error.strerror}; see --pinentry") from None
-    before = termios.tcgetattr(terminal)
-    quiet = [*before]
-    quiet[3] = before[3] & ~termios.ECHO
-    try:
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)
-        again = "The PIN before was refused.\r\n" if request.attempt else ""
-        os.write(terminal, f"{description(request)}\r\n{again}{printable(request.prompt)}: ".encode())
-        _read_line(terminal, secret, _deadline(request))
-    finally:
-        termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
-        os.write(terminal, b"\r\n")
-        os.close(terminal)
-
-
-def _read_line(terminal: int, secret: Secret, deadline: float) -> None:
-    """One line into the secret. Raises Cancelled for an empty line, the end of input, or at the deadline."""
-    view = secret.view
-    while True:
-        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
-        got = os.readv(terminal, [view[secret.length :]]) if ready else 0
-        if not got:
-            raise Cancelled
-        secret.length += got
-        if view[secret.length - 1] in (_NEWLINE, _RETURN, _END):
-            break
-        if secret.length == len(view):
-            raise Cancelled
-    while secret.length and view[secret.length - 1] in (_NEWLINE, _RETURN, _END):
-        secret.length -= 1
-    if not secret.length:
-        raise Cancelled
+        ask(f"{description(request)}\r\n{again}{printable(request.prompt)}", secret, _deadline(request))
+    except NoTerminal as error:
+        raise click.ClickException(f"there is no terminal to ask at: {error}; see --pinentry") from None
 
 
 def through(program: str) -> Ask:
     """Ask through a pinentry program."""
 
-    def ask(request: PinRequest, secret: Secret) -> None:
+    def ask_pinentry(request: PinRequest, secret: Secret) -> None:
         deadline = _deadline(request)
         lines = [("OPTION", f"ttyname={os.ttyname(sys.stdin.fileno())}")] if sys.stdin.isatty() else []
         if "TERM" in os.environ:
@@ -108,23 +71,22 @@ def through(program: str) -> Ask:
         finally:
             pinentry.close()
 
-    return ask
+    return ask_pinentry
 
 
-def serve_one(request: PinRequest, ask: Ask) -> bool:
+def serve_one(request: PinRequest, asking: Ask) -> bool:
     """Ask for one PIN and answer; whether one was given."""
     with Secret() as secret:
         try:
-            ask(request, secret)
-            text = secret.text()
-            if secret.length > _LONGEST or "\0" in text:
+            asking(request, secret)
+            if len(secret) > _LONGEST or 0 in secret.used:
                 raise PinentryError(f"a PIN has up to {_LONGEST} bytes and no NUL")
-        except (Cancelled, PinentryError, UnicodeDecodeError) as error:
+        except (Cancelled, PinentryError) as error:
             if not isinstance(error, Cancelled):
                 click.echo(str(error), err=True)
             request.decline()
             return False
-        request.answer(text)
+        request.answer(secret)
         return True
 
 
@@ -141,16 +103,16 @@ def pin(program: str, terminal: bool, timeout: float, once: bool, path: Path | N
     """
     if program and terminal:
         raise click.UsageError("--pinentry and --terminal exclude each other")
-    guard_process()
+    forbid_dumps()
     if not program and not terminal and has_desktop():
         program = "pinentry"
-    ask = through(program) if program else on_terminal
+    asking = through(program) if program else on_terminal
     try:
         with PinDesk(path, timeout=timeout) as desk:
             desk.register()
             click.echo("waiting for questions of the TLS Pool", err=True)
             for request in desk:
-                given = serve_one(request, ask)
+                given = serve_one(request, asking)
                 click.echo(f"{clip(description(request))}: {'PIN passed on' if given else 'declined'}", err=True)
                 if once:
                     return

@@ -6,6 +6,8 @@ A pinentry is started for one question, with pipes for input and output.  It gre
 or `ERR`, and GETPIN by a line `D` with the PIN before its `OK`.  Whatever else comes (status lines, comments) is skipped, up to a
 limit; whatever goes wrong means that there is no PIN.  In both directions %, CR and LF are written as %XX (Assuan manual,
 "Server responses").
+
+What the program writes is read into locked memory, and looked at there: any line may be the one with the PIN.
 """
 
 from __future__ import annotations
@@ -15,21 +17,19 @@ import select
 import subprocess
 import time
 from collections.abc import Iterable
-from urllib.parse import unquote_to_bytes
 
-from tlspool_core.cli.secret import Secret
+from tlspool_core.cli.terminal import Cancelled
+from tlspool_core.secret import Secret
 
 _MAX_LINE = 1000  # bytes, of the Assuan protocol
 _MAX_LINES = 100
+_PERCENT, _RETURN, _NEWLINE = b"%\r\n"
+_HEX = {ord(digit): int(digit, 16) for digit in "0123456789abcdefABCDEF"}
 _DESKTOP = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 class PinentryError(Exception):
     """The program cannot be used; says why."""
-
-
-class Cancelled(Exception):
-    """The person gave no PIN, or not in time."""
 
 
 def has_desktop() -> bool:
@@ -53,11 +53,12 @@ class Pinentry:
             self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         except OSError as error:
             raise PinentryError(f"{program}: {error.strerror}") from None
-        self._buffer = bytearray()
+        self._input = Secret(2 * _MAX_LINE)
+        self._read = 0  # how much of it was looked at
 
     def close(self) -> None:
         """End the program, whatever it does; wipes what it wrote."""
-        self._buffer[:] = bytes(len(self._buffer))
+        self._input.wipe()
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
@@ -88,32 +89,45 @@ class Pinentry:
     def _answer(self, secret: Secret | None) -> None:
         """Up to OK. Raises Cancelled for ERR."""
         for _ in range(_MAX_LINES):
-            word, _, rest = self._line().partition(b" ")
+            line = self._line()
+            word = bytes(line[:4]).partition(b" ")[0]  # of a PIN no more than two octets
+            if word == b"D" and secret is not None:
+                self._unescape(line[2:], secret)
             if word == b"OK":
                 return
             if word == b"ERR":
                 raise Cancelled
-            if word == b"D" and secret is not None:
-                pin = unquote_to_bytes(bytes(rest))
-                if len(pin) > len(secret.view) - secret.length:
-                    raise PinentryError(f"{self._program} gives a PIN that is too long")
-                secret.view[secret.length : secret.length + len(pin)] = pin
-                secret.length += len(pin)
         raise PinentryError(f"{self._program} does not come to an answer")
 
-    def _line(self) -> bytearray:
+    def _unescape(self, text: memoryview, secret: Secret) -> None:
+        """Append what a line of data stands for; a % that nothing follows stands for itself."""
+        at = 0
+        while at < len(text):
+            octet, at = text[at], at + 1
+            if octet == _PERCENT and all(digit in _HEX for digit in text[at : at + 2]) and at + 2 <= len(text):
+                octet, at = 16 * _HEX[text[at]] + _HEX[text[at + 1]], at + 2
+            if secret.length == len(secret.view):
+                raise PinentryError(f"{self._program} gives a PIN that is too long")
+            secret.view[secret.length] = octet
+            secret.length += 1
+
+    def _line(self) -> memoryview:
+        """The next line, good until the next call."""
         assert self._process.stdout is not None
-        while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > _MAX_LINE:
+        held = self._input
+        held.view[: held.length - self._read] = held.used[
+            self._read :
+        ]  # what was read before the line of the last call is done with
+        held.length -= self._read
+        while (end := next((at for at, octet in enumerate(held.used) if octet == _NEWLINE), -1)) < 0:
+            if held.length > _MAX_LINE:
                 raise PinentryError(f"{self._program} does not speak the Assuan protocol")
             ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, self._deadline - time.monotonic()))
             if not ready:
                 raise Cancelled
-            data = os.read(self._process.stdout.fileno(), _MAX_LINE)
-            if not data:
+            got = os.readv(self._process.stdout.fileno(), [held.view[held.length :]])
+            if not got:
                 raise PinentryError(f"{self._program} ended without an answer")
-            self._buffer += data
-        line = self._buffer[:end].rstrip(b"\r")
-        self._buffer[: end + 1] = bytes(end + 1)
-        del self._buffer[: end + 1]
-        return line
+            held.length += got
+        self._read = end + 1
+        return held.view[: end - 1] if end and held.view[end - 1] == _RETURN else held.view[:end]

@@ -69,5 +69,7 @@ def status(context: Context) -> None:
     rows += [(f"refused: {name.replace('_', ' ')}", str(count)) for name, count in reasons(workers)]
     print_table(("what", "number"), rows, "")
     for worker in workers:
+        if worker["locking_fault"]:
+            click.echo(f"process {worker['pid']}: PINs may be swapped to disk ({worker['locking_fault']}): raise RLIMIT_MEMLOCK")
         for name, store in worker["key_stores"].items():
             click.echo(f"key store {name} (process {worker['pid']}): {json.dumps(store, ensure_ascii=False)}")

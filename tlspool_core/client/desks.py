@@ -2,13 +2,17 @@
 
     with PinDesk() as desk:
         for request in desk:
-            request.answer(getpass.getpass(f"PIN for {request.label}: "))
+            with Secret() as pin:
+                pin.length = os.readv(pinpad, [pin.view])
+                request.answer(pin)
 
 Theory of operation
 -------------------
 A desk registers on a connection of its own, because it stays registered as long as that connection is open, and one desk of each
 kind is served at a time.  The pool then calls back whenever it needs an answer, one request at a time; each is answered or declined
 exactly once, and a request that is left behind is declined.  When the pool is restarted the desk registers anew.
+
+A PIN that lies in a `Secret` goes to the pool without a copy that is not wiped.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from tlspool_core.client.blocking import connect
 from tlspool_core.client.errors import PoolVanished
 from tlspool_core.client.facts import unexpected
 from tlspool_core.client.link import Deadline, Link, Talk
+from tlspool_core.secret import Secret
 from tlspool_core.wire.flags import LidentryFlags
 from tlspool_core.wire.messages import LidentryCallback, LidentryRegister, Packet, PinEntry
 
@@ -96,21 +101,31 @@ class PinRequest:
         self.attempt = message.attempt  # 0 for the first; more than that: the PIN before was wrong
         self.deadline = time.monotonic() + message.timeout / 1_000_000 if message.timeout else None
 
-    def answer(self, pin: str) -> None:
-        """Give the PIN. Raises ValueError if it is empty, too long (127 bytes), or if the request was answered before."""
+    def answer(self, pin: Secret | str) -> None:
+        """Give the PIN; a Secret stays the caller's to wipe, a text cannot be wiped by anybody.
+
+        Raises ValueError if it is empty, too long (127 bytes of UTF-8), or if the request was answered before.
+        """
         if not pin:
             raise ValueError("an empty PIN declines: say decline()")
-        self._reply(pin)
+        if isinstance(pin, Secret):
+            self._reply(pin)
+        else:
+            with Secret.of(pin.encode()) as secret:
+                self._reply(secret)
 
     def decline(self) -> None:
         """Give no PIN: what needs the token fails now."""
-        self._reply("")
+        self._reply(None)
 
-    def _reply(self, pin: str) -> None:
+    def _reply(self, pin: Secret | None) -> None:
         if self.answered:
             raise ValueError("this request was answered before")
-        answer = PinEntry(self._message.flags, self._message.attempt, self._message.timeout, pin, self.prompt)
-        self._talk.reply(self._packet, answer)
+        answer = PinEntry(self._message.flags, self._message.attempt, self._message.timeout, self.prompt, pin=pin)
+        if pin is None:
+            self._talk.reply(self._packet, answer)
+        else:
+            self._talk.reply_with_pin(self._packet, answer)
         self.answered = True
 
 

@@ -26,7 +26,7 @@ from tlspool_core.client.errors import PoolError, PoolTimeout, PoolVanished, Ref
 from tlspool_core.client.options import ANSWER_TIME
 from tlspool_core.wire.application import ApplicationSide
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket, WireError
-from tlspool_core.wire.messages import Error, Message, Packet
+from tlspool_core.wire.messages import Error, Message, Packet, PinEntry
 
 T = TypeVar("T")
 
@@ -67,6 +67,10 @@ class Talk:
     def reply(self, callback: Packet, message: Message, descriptor: int | None = None) -> None:
         """Answer a callback. Raises PoolVanished."""
         self.link.reply(callback, message, descriptor)
+
+    def reply_with_pin(self, callback: Packet, message: PinEntry) -> None:
+        """Answer a callback with a PIN. Raises PoolVanished, ValueError."""
+        self.link.reply_with_pin(callback, message)
 
     def __enter__(self) -> Self:
         return self
@@ -123,6 +127,11 @@ class Link:
         """Answer a callback. Raises PoolVanished."""
         self._send(self._books.answer(callback, message), descriptor)
 
+    def reply_with_pin(self, callback: Packet, message: PinEntry) -> None:
+        """Answer a callback with a PIN, from locked memory. Raises PoolVanished, ValueError if the PIN does not fit."""
+        with self._books.answer_with_pin(callback, message) as sealed:
+            self._send(sealed.used, None)
+
     def end(self, talk: Talk) -> None:
         """The talk is over; its number is free if it was answered."""
         with self._lock:
@@ -144,7 +153,7 @@ class Link:
 
     # --- sending -----------------------------------------------------------------------------------------------------------------
 
-    def _send(self, data: bytes, descriptor: int | None) -> None:
+    def _send(self, data: bytes | memoryview, descriptor: int | None) -> None:
         with self._sending:
             try:
                 sent = fdpass.send(self._sock, data, descriptor)

@@ -137,8 +137,10 @@ def _parse_ssl(value: bytes) -> tuple[bool, bool, dict[int, bytes]]:
     if len(value) < 5:
         raise MalformedHeader("PP2_TYPE_SSL is cut off")
     client, verify = struct.unpack("!BI", value[:5])
-    secure = bool(client & _CLIENT_SSL)
-    return secure, secure and bool(client & (_CERT_CONN | _CERT_SESS)) and verify == 0, _tlvs(value[5:])
+    secure, inner = bool(client & _CLIENT_SSL), _tlvs(value[5:])
+    if inner and not secure:
+        raise MalformedHeader("TLS is described where there is none")
+    return secure, secure and bool(client & (_CERT_CONN | _CERT_SESS)) and verify == 0, inner
 
 
 def _text(told: dict[int, bytes], kind: int) -> str:

@@ -31,7 +31,7 @@ from tlspool_core.interfaces.credentials import (
     SessionParts,
     Verdict,
 )
-from tlspool_core.interfaces.keys import Key, KeyInfo, KeyStore, KeyStoreError, PinRequest
+from tlspool_core.interfaces.keys import AskPin, Key, KeyInfo, KeyStore, KeyStoreError, PinRequest
 
 API_VERSION = 1
 
@@ -41,6 +41,7 @@ __all__ = [
     "AaaDecision",
     "AaaRequest",
     "AccountingRecord",
+    "AskPin",
     "CliCommand",
     "CliContext",
     "ConfigBackend",

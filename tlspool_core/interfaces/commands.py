@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from tlspool_core.interfaces.config import (
     ConfigBackend,
 )
-from tlspool_core.interfaces.keys import Key
+from tlspool_core.interfaces.keys import Key, PinRequest
+from tlspool_core.secret import Secret
 
 if TYPE_CHECKING:
     import click
@@ -28,6 +29,9 @@ class CliContext(Protocol):
 
     def settings(self, kind: str, name: str) -> Mapping[str, Any]:
         """The configuration section [kind.name], for example ("keystore", "pkcs11"); empty if there is none."""
+
+    async def ask_pin(self, request: PinRequest) -> Secret | None:
+        """The PIN that the person at the terminal types, for `KeyStore.start`; None for an empty line. The store wipes it."""
 
     def with_key(self, uri: str, use: Callable[[Key], Awaitable[_T]]) -> _T:
         """What `use` makes of the private key that a URI names, in the key store that is configured for it.

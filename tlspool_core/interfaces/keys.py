@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tlspool_core.secret import Secret
+
 
 class KeyStoreError(Exception):
     """The key store cannot do what was asked; the text names token, object and remedy, never a PIN."""
@@ -33,7 +35,7 @@ class Key(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PinRequest:
-    """A question for a PIN; answered with text, or None to give up."""
+    """A question for a PIN; answered with a Secret of 1 to 127 bytes of UTF-8, or None to give up."""
 
     manufacturer: str
     model: str
@@ -41,6 +43,9 @@ class PinRequest:
     label: str
     attempt: int
     prompt: str
+
+
+AskPin = Callable[[PinRequest], Awaitable[Secret | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,13 @@ class KeyStore(ABC):
     uri_schemes: tuple[str, ...]
 
     @abstractmethod
-    async def start(self, settings: Mapping[str, Any], ask_pin: Callable[[PinRequest], Awaitable[str | None]]) -> None: ...
+    async def start(self, settings: Mapping[str, Any], ask_pin: AskPin) -> None:
+        """Take the section [keystore.NAME] of the configuration, and get ready; `stop` will be called if this returns.
+
+        `ask_pin` asks a person for a PIN, now or at any time later.  What it gives is the store's to wipe, right after use; a store that
+        keeps it to log in again keeps that Secret, and wipes it in `stop`.  It raises nothing; None means that nobody gave a PIN.
+        Raises ValueError for a fault in the section, KeyStoreError if the store cannot be used as things are.
+        """
 
     @abstractmethod
     async def find(self, uri: str) -> Key:

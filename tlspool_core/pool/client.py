@@ -6,6 +6,8 @@ Theory of operation
 answered at once are; STARTTLS runs as a task of its own, so one application may have many under way.  Whatever goes wrong while
 a request is served ends this request with an ERROR, and nothing else.
 
+A program that registers for PINs, and may, is from then on read into locked memory.
+
 An application that does not read its answers is not read from any longer; if still more piles up, it is disconnected.  When the
 connection ends, so do the sessions that it made, except those that were to outlive it (FORK).
 """
@@ -60,6 +62,7 @@ class Client:
         self._waiting: dict[Callback, asyncio.Future[CallbackAnswer]] = {}
         self._output: deque[bytes] = deque()
         self._reading = False
+        self._guarded = False  # what comes may be a PIN
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: dict[Session, asyncio.Task[None]] = {}
         self._token: bytes | None = None  # what stands for this client in other workers, once it gave commands there
@@ -101,6 +104,9 @@ class Client:
                 self._pool.loop.remove_reader(self._fd)
 
     def _readable(self) -> None:
+        if self._guarded:
+            self._readable_guarded()
+            return
         try:
             received = fdpass.receive(self._socket, self._side.wanted)
         except (BlockingIOError, InterruptedError):
@@ -113,6 +119,20 @@ class Client:
             self.close()
             return
         self._act(self._side.receive(received.data, received.descriptors))
+
+    def _readable_guarded(self) -> None:
+        try:
+            length, descriptors = fdpass.receive_into(self._socket, self._side.room)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        if not length:
+            fdpass.close_all(descriptors)
+            self.close()
+            return
+        self._act(self._side.arrived(length, descriptors))
 
     def _send(self, data: bytes) -> None:
         """Each packet goes with one call, as existing applications do not reassemble."""
@@ -174,8 +194,8 @@ class Client:
         future = self._waiting.pop(callback, None)
         if future is not None and not future.done():
             future.set_result((message, descriptor))
-        elif descriptor is not None:
-            descriptor.close()
+        else:
+            _drop((message, descriptor))
 
     async def call_back(self, exchange: Exchange, message: CallbackMessage, time_limit: float | None) -> CallbackAnswer:
         """Ask the application; the caller owns the descriptor. Raises WireError if it refuses, vanishes, or takes too long.
@@ -212,6 +232,9 @@ class Client:
             elif isinstance(request, Accounting):
                 self._run(self._answered_by(exchange, self._accounted(request)))
             elif isinstance(request, Registration):
+                if isinstance(request, PinEntry) and self._pool.desks.may_give_pins(self.process):
+                    self._side.guard()
+                    self._guarded = True
                 self._run(self._register(exchange))
             else:
                 self._send(self._side.answer(exchange, self._answer(request)))
@@ -325,10 +348,17 @@ def _renegotiation(error: WireError, exchange: Exchange) -> WireError:
 
 
 def _abandon(future: asyncio.Future[CallbackAnswer]) -> None:
-    """Nobody waits any more: close the descriptor of an answer that came in the same moment."""
+    """Nobody waits any more, though an answer may have come in the same moment."""
     if not future.done():
         future.cancel()
     elif not future.cancelled() and future.exception() is None:
-        descriptor = future.result()[1]
-        if descriptor is not None:
-            descriptor.close()
+        _drop(future.result())
+
+
+def _drop(answer: CallbackAnswer) -> None:
+    """Close and wipe what nobody waits for."""
+    message, descriptor = answer
+    if descriptor is not None:
+        descriptor.close()
+    if isinstance(message, PinEntry):
+        message.wipe()

@@ -40,6 +40,7 @@ from tlspool_core.pool.readiness import PoolLoop
 from tlspool_core.pool.status import StatusServer
 from tlspool_core.pool.supervisor import Supervisor
 from tlspool_core.pool.tickets import Seed
+from tlspool_core.secret import Secret
 
 log = logging.getLogger("tlspool.daemon")
 
@@ -99,6 +100,7 @@ class Daemon:
                 self._pool.mesh = Mesh(self._pool, self._place.link, self._place.number)
                 self._pool.mesh.ready()
             _spare_the_collector()
+            Secret().wipe()  # if memory cannot be locked, the log is to say so now, and not with the first PIN
             notify.ready()
             say(log, logging.INFO, "serving", sockets=",".join(str(listener.path) for listener in self._listeners))
             await self._stop.wait()

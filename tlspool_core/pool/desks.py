@@ -15,8 +15,8 @@ Among several workers the desk may be with another one.  That is asked like for 
 a PinEntry with a prompt or a LidentryCallback is a question, a PinEntry without prompt or a LidentryRegister asks whether a seat is
 taken.
 
-A PIN passes through here as text, on the way from a packet to the key store; what Python copied on this way is not wiped, which
-is why the daemon has no core dumps and no debuggers.
+A PIN passes through here as a `Secret`, from the packet to the key store, which wipes it.  Only a password that is no PIN becomes a text
+(`ask_password`), as those that want one calculate with it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from typing import TYPE_CHECKING
 
 from tlspool_core.interfaces import PinRequest
 from tlspool_core.pool.logs import say
+from tlspool_core.secret import Secret
 from tlspool_core.wire.connection import CallbackMessage, Exchange
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.messages import LidentryRegister, Message, PinEntry, clip
 
 if TYPE_CHECKING:
+    from tlspool_core.pool.accept import PeerProcess
     from tlspool_core.pool.client import Client
     from tlspool_core.pool.core import Pool
 
@@ -127,12 +129,16 @@ class Desks:
 
     # --- seats ---------------------------------------------------------------------------------------------------------------
 
+    def may_give_pins(self, process: PeerProcess) -> bool:
+        """Whether the configuration lets a program answer for PINs."""
+        return self._pool.config.pin_desk.permits(process.uid, process.groups)
+
     async def register(self, client: Client, exchange: Exchange) -> None:
         """Have a program take its seat. Raises WireError if another has it, or if this one may not."""
         request = exchange.request
         assert isinstance(request, PinEntry | LidentryRegister)
         process = client.process
-        if isinstance(request, PinEntry) and not self._pool.config.pin_desk.permits(process.uid, process.groups):
+        if isinstance(request, PinEntry) and not self.may_give_pins(process):
             raise WireError(ErrorCode.PINENTRY_NOT_YOURS)
         await self._ask_whether_taken(request)
         if not exchange.open:
@@ -159,8 +165,8 @@ class Desks:
 
     # --- PINs ----------------------------------------------------------------------------------------------------------------
 
-    async def ask_pin(self, request: PinRequest) -> str | None:
-        """What key stores call for the PIN of a token; None if nobody gives it."""
+    async def ask_pin(self, request: PinRequest) -> Secret | None:
+        """What key stores call for the PIN of a token, and wipe; None if nobody gives it."""
         question = PinEntry(
             attempt=max(0, request.attempt - 1),
             prompt=clip(request.prompt or f"PIN of token {request.label}", 126) + ": ",  # existing programs show it as it is
@@ -175,11 +181,15 @@ class Desks:
         except WireError as error:
             say(log, logging.WARNING, "no PIN was given", reason=error.text, token=request.label, serial=request.serial)
             return None
-        return answer.pin or None
+        return answer.pin
 
     async def ask_password(self, prompt: str) -> str | None:
         """A password that is no token's PIN, asked of the same person; None if nobody gives it."""
-        return await self.ask_pin(PinRequest("", "", "", "", 1, prompt))
+        password = await self.ask_pin(PinRequest("", "", "", "", 1, prompt))
+        if password is None:
+            return None
+        with password:
+            return password.text()
 
     async def _pin_here_or_elsewhere(self, question: PinEntry) -> PinEntry:
         try:

@@ -12,9 +12,13 @@ on its behalf, until the message that it is gone.
     ASK      content: token, packet        forwarded to the others; the supervisor answers ASKED with their number
              content: token                the same, asking for the status
     TELL     content: packet or nothing    back to the origin of the question
+    TELL_PIN content: packet with a PIN    likewise
              content: status               likewise
     GONE     content: token                forwarded to the others
     READY    the worker serves             to the supervisor
+
+As a frame may carry a PIN, all are read into one place in locked memory, here and in the supervisor.  A PIN goes from there into a
+`Secret`; what is left of it is overwritten before anything else is done.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ from typing import TYPE_CHECKING, Any
 from tlspool_core.pool import commands
 from tlspool_core.pool.desks_identity import choose_for_sibling
 from tlspool_core.pool.status import worker_status
-from tlspool_core.wire.codec import decode, encode
+from tlspool_core.secret import Secret
+from tlspool_core.wire.codec import decode, encode, seal
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.messages import (
     Accounting,
@@ -52,7 +57,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tlspool.mesh")
 
-ASK, ASKED, TELL, GONE, READY = range(1, 6)
+ASK, ASKED, TELL, GONE, READY, TELL_PIN = range(1, 7)
 SUPERVISOR = 0xFFFE
 ALL = 0xFFFF
 FRAME = struct.Struct("=BHHI")
@@ -66,7 +71,7 @@ class _Question:
     """Asked of the others: how many were asked, how many have answered. With `told`, all answers are wanted, not the first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, told: list[bytes] | None = None) -> None:
-        self.answer: asyncio.Future[bytes | None] = loop.create_future()
+        self.answer: asyncio.Future[bytes | Secret | None] = loop.create_future()
         self._told = told
         self._asked: int | None = None
         self._answered = 0
@@ -75,17 +80,34 @@ class _Question:
         self._asked = count
         self._check()
 
-    def told(self, packet: bytes) -> None:
-        if packet and self._told is not None:
+    def told(self, packet: bytes | Secret) -> None:
+        if packet and self._told is not None and isinstance(packet, bytes):
             self._told.append(packet)
         elif packet and not self.answer.done():
             self.answer.set_result(packet)
+        elif isinstance(packet, Secret):
+            packet.wipe()
         self._answered += 1
         self._check()
+
+    def abandon(self) -> None:
+        """Nobody waits any more, though a PIN may have come in the same moment."""
+        if self.answer.done() and not self.answer.cancelled():
+            packet = self.answer.result()
+            if isinstance(packet, Secret):
+                packet.wipe()
 
     def _check(self) -> None:
         if self._asked is not None and self._answered >= self._asked and not self.answer.done():
             self.answer.set_result(None)
+
+
+def _message(packet: bytes | Secret) -> Message:
+    """What another worker answers. Raises MalformedPacket."""
+    if isinstance(packet, bytes):
+        return decode(packet, answer=True).message
+    with packet:
+        return decode(packet.used, answer=True).message
 
 
 class Mesh:
@@ -95,6 +117,7 @@ class Mesh:
         """Takes over the link, a SOCK_SEQPACKET socket to the supervisor."""
         self._pool = pool
         self._link = link
+        self._frame = Secret(MAX_FRAME)
         self._worker = worker
         self._questions: dict[int, _Question] = {}
         self._last_question = 0
@@ -105,6 +128,7 @@ class Mesh:
     def close(self) -> None:
         self._pool.loop.remove_reader(self._link.fileno())
         self._link.close()
+        self._frame.wipe()
 
     def ready(self) -> None:
         """Tell the supervisor that this worker serves."""
@@ -148,54 +172,70 @@ class Mesh:
             async with asyncio.timeout(time_limit):
                 packet = await question.answer
         except TimeoutError:
+            question.abandon()
             packet = None
+        except asyncio.CancelledError:
+            question.abandon()
+            raise
         finally:
             del self._questions[number]
         if packet is None:
             raise WireError(ErrorCode.CTLKEY_NOT_FOUND)
-        answer = decode(packet, answer=True).message
+        answer = _message(packet)
         if isinstance(answer, Error):
             raise WireError(answer.tlserrno, answer.text)
         return answer
 
     # --- frames --------------------------------------------------------------------------------------------------------------
 
-    def _send(self, kind: int, destination: int, number: int, content: bytes = b"") -> None:
+    def _send(self, kind: int, destination: int, number: int, content: bytes | memoryview = b"") -> None:
         """A frame that does not fit the socket's buffer is lost: whoever waits for an answer has a time limit."""
         try:
-            self._link.send(FRAME.pack(kind, self._worker, destination, number) + content)
+            self._link.sendmsg([FRAME.pack(kind, self._worker, destination, number), content])
         except OSError as error:
             log.warning("message to other workers is lost: %s", error.strerror)
 
     def _readable(self) -> None:
+        room = self._frame.view
         try:
-            frame = self._link.recv(MAX_FRAME)
+            length = self._link.recv_into(room)
         except (BlockingIOError, InterruptedError):
             return
-        if len(frame) < FRAME.size:  # the supervisor is gone, and its end will be ours in a moment
+        if length < FRAME.size:  # the supervisor is gone, and its end will be ours in a moment
             self._pool.loop.remove_reader(self._link.fileno())
             return
-        kind, origin, _, number = FRAME.unpack_from(frame)
-        content = frame[FRAME.size :]
+        kind, origin, _, number = FRAME.unpack_from(room)
+        if kind == TELL_PIN:
+            packet = Secret.of(room[FRAME.size : length])
+            room[:length] = bytes(length)
+            self._told(number, packet)
+            return
+        content = bytes(room[FRAME.size : length])
         if kind == ASK:
             self._keep(self._serve(origin, number, content[: TOKEN.size], content[TOKEN.size :]))
         elif kind == ASKED and number in self._questions:
             self._questions[number].asked(int.from_bytes(content))
-        elif kind == TELL and number in self._questions:
-            self._questions[number].told(content)
+        elif kind == TELL:
+            self._told(number, content)
         elif kind == GONE:
             self._pool.release(content)
+
+    def _told(self, number: int, packet: bytes | Secret) -> None:
+        if number in self._questions:
+            self._questions[number].told(packet)
+        elif isinstance(packet, Secret):
+            packet.wipe()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         self._pool.keep(self._pool.loop.create_task(work))
 
-    async def _serve(self, origin: int, number: int, token: bytes, packet: bytes) -> None:
+    async def _serve(self, origin: int, number: int, token: bytes, asked: bytes) -> None:
         """A sibling asks: do what its client wants, if the session is here; without a packet it asks for our status."""
-        if not packet:
+        if not asked:
             self._send(TELL, origin, number, json.dumps(await worker_status(self._pool), default=str).encode())
             return
         try:
-            request = decode(packet).message
+            request = decode(asked).message
             if isinstance(request, StartTls):
                 answer = await commands.renegotiate(self._pool, token, request)
             elif isinstance(request, Accounting):
@@ -215,4 +255,9 @@ class Mesh:
         except Exception:
             log.exception("fault while serving another worker")
             answer = Error.of(ErrorCode.CONNECTION_HANDLER)
-        self._send(TELL, origin, number, encode(Packet(0, 0, answer)))
+        packet = Packet(0, 0, answer)
+        if isinstance(answer, PinEntry) and answer.pin is not None:
+            with answer.pin, seal(packet) as sealed:
+                self._send(TELL_PIN, origin, number, sealed.used)
+        else:
+            self._send(TELL, origin, number, encode(packet))

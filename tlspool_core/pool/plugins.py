@@ -21,11 +21,12 @@ from tlspool_core.pool.core import Plugins
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.tomlfile import suggestion
 from tlspool_core.registry import Guard, Registry
+from tlspool_core.secret import Secret
 
 log = logging.getLogger("tlspool.plugins")
 
 
-async def no_pin(request: PinRequest) -> str | None:
+async def no_pin(request: PinRequest) -> Secret | None:
     """There is no one to ask for a PIN."""
     say(log, logging.WARNING, "a PIN is needed, and there is no one to ask", token=request.label, serial=request.serial)
     return None
@@ -42,7 +43,7 @@ class PluginSet:
             modules=config.plugins.load,
             guard=Guard(config.limits.plugin_timeout),
         )
-        self.pin_desk: Callable[[PinRequest], Awaitable[str | None]] = no_pin  # until there is a pool
+        self.pin_desk: Callable[[PinRequest], Awaitable[Secret | None]] = no_pin  # until there is a pool
         self._sections: dict[str, Mapping[str, Any]] = {}
         self._backend: ConfigBackend | None = None
         self._started_aaa: list[Aaa] = []
@@ -126,7 +127,7 @@ class PluginSet:
             return
         self._started_stores.append(name)
 
-    async def _ask_pin(self, request: PinRequest) -> str | None:
+    async def _ask_pin(self, request: PinRequest) -> Secret | None:
         """What key stores call; by then there may be a desk to ask."""
         return await self.pin_desk(request)
 

@@ -8,7 +8,8 @@ import os
 import pwd
 import resource
 
-_PR_SET_DUMPABLE = 4
+from tlspool_core.secret import forbid_dumps
+
 _PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -64,11 +65,12 @@ def _check(uid: int, gid: int) -> None:
 
 def harden() -> None:
     """No core dumps, no debugger of the same user, no privileges by exec. To be called after `drop`, which resets dumpable."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    libc = ctypes.CDLL(None, use_errno=True)
-    for option, value, name in ((_PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE"), (_PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")):
-        if libc.prctl(option, value, 0, 0, 0) != 0:
-            raise PrivilegeError(f"{name}: {os.strerror(ctypes.get_errno())}")
+    try:
+        forbid_dumps()
+    except OSError as error:
+        raise PrivilegeError(str(error.strerror)) from None
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise PrivilegeError(f"PR_SET_NO_NEW_PRIVS: {os.strerror(ctypes.get_errno())}")
 
 
 def raise_file_limit() -> int:

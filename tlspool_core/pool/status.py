@@ -22,6 +22,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tlspool_core.interfaces import Denied, KeyStoreError
+from tlspool_core.secret import locking_fault
 from tlspool_core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ async def worker_status(pool: Pool) -> dict[str, Any]:
         "ended": counters.ended,
         "octets_in": counters.octets_in,
         "octets_out": counters.octets_out,
+        "locking_fault": locking_fault(),  # why a PIN could be swapped to disk; else empty
         "key_stores": {name: await _store_status(pool, name) for name in pool.plugins.key_stores},
     }
 

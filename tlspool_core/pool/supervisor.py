@@ -8,6 +8,8 @@ share the listening sockets, and the seed of the ticket keys.
 
 A worker that ends before it ever served is a mistake in the configuration, and ends the pool.  One that ends later is replaced,
 after a pause that grows while it happens often.  A worker notices the end of the supervisor by a signal of the kernel.
+
+A message may carry a PIN: all pass through one place in locked memory, where those with a PIN are overwritten at once.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from typing import NoReturn
 from tlspool_core.pool import notify
 from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
-from tlspool_core.pool.mesh import ALL, ASK, ASKED, FRAME, MAX_FRAME, READY, SUPERVISOR
+from tlspool_core.pool.mesh import ALL, ASK, ASKED, FRAME, MAX_FRAME, READY, SUPERVISOR, TELL_PIN
+from tlspool_core.secret import Secret
 
 log = logging.getLogger("tlspool.supervisor")
 
@@ -59,6 +62,7 @@ class Supervisor:
         self._listeners = listeners
         self._work = work
         self._selector = selectors.DefaultSelector()
+        self._message = Secret(MAX_FRAME)
         self._stopping = False
         self._failed = False
         self._announced = False
@@ -121,6 +125,7 @@ class Supervisor:
                 if other.link is not None:
                     other.link.close()
             self._selector.close()
+            self._message.wipe()
             self._work(number, link)
             status = 0
         except Exception as error:
@@ -190,14 +195,21 @@ class Supervisor:
         """One message from a worker: to whom it is for."""
         assert sender.link is not None
         try:
-            frame = sender.link.recv(MAX_FRAME)
+            length = sender.link.recv_into(self._message.view)
         except OSError:
-            frame = b""
-        if len(frame) < FRAME.size:  # its end is near; SIGCHLD tells
+            length = 0
+        if length < FRAME.size:  # its end is near; SIGCHLD tells
             self._selector.unregister(sender.link)
             sender.link.close()
             sender.link = None
             return
+        frame = self._message.view[:length]
+        kind = self._pass_to(sender, frame)
+        if kind == TELL_PIN:
+            frame[:] = bytes(length)
+
+    def _pass_to(self, sender: Worker, frame: memoryview) -> int:
+        """Returns the kind of message that it was."""
         kind, _, destination, number = FRAME.unpack_from(frame)
         if kind == READY:
             self._is_ready(sender)
@@ -207,8 +219,9 @@ class Supervisor:
                 self._deliver(sender, FRAME.pack(ASKED, SUPERVISOR, sender.number, number) + sent.to_bytes(2))
         elif destination < len(self._workers):
             self._deliver(self._workers[destination], frame)
+        return int(kind)
 
-    def _deliver(self, worker: Worker, frame: bytes) -> bool:
+    def _deliver(self, worker: Worker, frame: bytes | memoryview) -> bool:
         """A worker that does not read loses the message, and nobody waits for it."""
         try:
             return worker.link is not None and worker.link.send(frame) == len(frame)

@@ -6,7 +6,7 @@ For tests only: keys lie in the memory of the process, which is what the pool ex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, Pub
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from tlspool_core.interfaces import KeyInfo, KeyStore, KeyStoreError, PinRequest
+from tlspool_core.interfaces import AskPin, KeyInfo, KeyStore, KeyStoreError
 
 # RFC 8446 section 4.2.3
 _ECDSA: Mapping[int, tuple[str, HashAlgorithm]] = {
@@ -133,7 +133,7 @@ class SoftwareKeys(KeyStore):
         self._secrets[uri] = value
         return uri
 
-    async def start(self, settings: Mapping[str, Any], ask_pin: Callable[[PinRequest], Awaitable[str | None]]) -> None:
+    async def start(self, settings: Mapping[str, Any], ask_pin: AskPin) -> None:
         """No token, no PIN."""
 
     async def find(self, uri: str) -> SoftwareKey:

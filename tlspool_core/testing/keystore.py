@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from tlspool_core.interfaces import KeyInfo, KeyStore, KeyStoreError, PinRequest
+from tlspool_core.secret import Secret
 from tlspool_core.tls.alerts import TlsError
 from tlspool_core.tls.settings import TLS12, TLS13
 from tlspool_core.tls.signatures import CORE_SCHEMES, verify
@@ -79,7 +80,7 @@ async def _found_again(store: KeyStore, uri: str) -> None:
             await asyncio.sleep(0.1)
 
 
-async def nobody_asked(request: PinRequest) -> str | None:
+async def nobody_asked(request: PinRequest) -> Secret | None:
     """For `KeyStore.start`: fails the test if the store asks for a PIN."""
     raise AssertionError(f"nobody is here to answer {request.prompt!r}")
 

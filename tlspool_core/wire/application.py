@@ -12,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tlspool_core.wire.codec import decode, encode
+from tlspool_core.secret import Secret
+from tlspool_core.wire.codec import decode, encode, seal
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.framing import Assembler
-from tlspool_core.wire.messages import Error, Message, Packet
+from tlspool_core.wire.messages import Error, Message, Packet, PinEntry
 
 _ABANDONED: Final = Error.of(ErrorCode.CLIENT_REFUSES_CALLBACK, "The application no longer waits for this")
 
@@ -56,6 +57,10 @@ class ApplicationSide:
     def answer(self, callback: Packet, message: Message) -> bytes:
         """What to send in answer to a callback."""
         return encode(Packet(callback.reqid, callback.cbid, message))
+
+    def answer_with_pin(self, callback: Packet, message: PinEntry) -> Secret:
+        """The same for a message with a PIN; to be wiped once it is sent. Raises ValueError if the PIN does not fit."""
+        return seal(Packet(callback.reqid, callback.cbid, message))
 
     def receive(self, data: bytes) -> Incoming:
         """Take what one read of at most `wanted` bytes brought.

@@ -10,18 +10,22 @@ Decoding is strict: text must be UTF-8 and end with a NUL inside of its field (`
 buffer, a command must be known.  Whatever follows a NUL is the sender's stale memory and is ignored.  The only exception that
 leaves `decode` is MalformedPacket.  PRNG's request and answer share a command and differ in layout, so the caller says which way
 the packet travels.
+
+What `struct` reads and `encode` writes are copies that cannot be wiped.  So a PIN is none of `struct`'s values: it goes from a packet
+right into a `Secret`, and a packet with a PIN is written by `seal` into a Secret of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntFlag
 from functools import lru_cache
 from operator import attrgetter
 from struct import Struct
 from typing import Any, Final
 
+from tlspool_core.secret import Secret
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket
 from tlspool_core.wire.flags import Command, LidentryFlags, StartTlsFlags
 from tlspool_core.wire.messages import (
@@ -140,7 +144,38 @@ class Raw:
         return value
 
 
-Field = Number | Optional64 | Text | Raw
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """A text field that is kept in a `Secret`; for `struct` it is a gap. Absent if it is empty."""
+
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def form(self) -> str:
+        return f"{self.size}x"
+
+    def parse(self, packet: bytes | memoryview) -> Secret | None:
+        field = memoryview(packet)[self.offset : self.offset + self.size]
+        end = next((at for at, octet in enumerate(field) if not octet), None)
+        if end is None:
+            raise _Fault(f"{self.name} is not terminated")
+        if not end:
+            return None
+        secret = Secret.of(field[:end])
+        if not secret.is_utf8:
+            secret.wipe()
+            raise _Fault(f"{self.name} is not UTF-8")
+        return secret
+
+    def build(self, packet: memoryview, value: Secret) -> None:
+        if not 0 < len(value) < self.size or 0 in value.used:
+            raise ValueError(f"{self.name} does not fit its {self.size} bytes")
+        packet[self.offset : self.offset + len(value)] = value.used
+
+
+Field = Number | Optional64 | Text | Raw | Hidden
 
 _STARTTLS: Final[tuple[Field, ...]] = (
     Number("flags", 8, "I", StartTlsFlags),
@@ -184,7 +219,7 @@ LAYOUTS: Final[dict[type[Any], tuple[Field, ...]]] = {
         Number("flags", 8, "I"),
         Number("attempt", 12, "I"),
         Number("timeout", 16, "I"),
-        Text("pin", 20, 128),
+        Hidden("pin", 20, 128),
         Text("prompt", 148, 128),
         Text("token_manufacturer", 276, 36),
         Text("token_model", 312, 20),
@@ -207,19 +242,20 @@ class _Form:
     __slots__ = ("_builders", "_kind", "_order", "_parsers", "_struct", "_values")
 
     def __init__(self, kind: type[Any], layout: Sequence[Field]) -> None:
-        """`layout` in the order of offsets, without overlaps, and all of the message's fields."""
+        """`layout` in the order of offsets, without overlaps, and all of the message's fields; what is hidden is left to `_PinForm`."""
         letters = _HEADER.format
         for entry in layout:
             letters += f"{entry.offset - Struct(letters).size}x{entry.form}"
         self._struct = Struct(f"{letters}{PACKET_SIZE - Struct(letters).size}x")
+        layout = [entry for entry in layout if not isinstance(entry, Hidden)]
         names = ["reqid", "cbid", "command", *(entry.name for entry in layout)]
         self._kind = kind
-        self._order = [names.index(each.name) for each in fields(kind)]
+        self._order = [names.index(each.name) for each in fields(kind) if each.name in names]
         self._values = [attrgetter(name) for name in names[3:]]
         self._parsers = [(at, parse) for at, entry in enumerate(layout, 3) if (parse := _parser(entry)) is not None]
-        self._builders = [(at, entry.build) for at, entry in enumerate(layout) if not isinstance(entry, Number)]
+        self._builders = [(at, entry.build) for at, entry in enumerate(layout) if not isinstance(entry, Number | Hidden)]
 
-    def read(self, packet: bytes) -> Packet:
+    def read(self, packet: bytes | memoryview) -> Packet:
         """The whole packet. Raises _Fault."""
         values = list(self._struct.unpack(packet))
         for at, parse in self._parsers:
@@ -235,18 +271,46 @@ class _Form:
         return self._struct.pack(packet.reqid, packet.cbid, message.command, *values)
 
 
+class _PinForm(_Form):
+    """PINENTRY: what it hides is read and written beside the `struct`."""
+
+    __slots__ = ("_hidden",)
+
+    def __init__(self, kind: type[PinEntry], layout: Sequence[Field]) -> None:
+        super().__init__(kind, layout)
+        (self._hidden,) = (entry for entry in layout if isinstance(entry, Hidden))
+
+    def read(self, packet: bytes | memoryview) -> Packet:
+        read = super().read(packet)
+        pin = self._hidden.parse(packet)
+        assert isinstance(read.message, PinEntry)
+        return read if pin is None else replace(read, message=replace(read.message, pin=pin))
+
+    def write(self, packet: Packet) -> bytes:
+        if isinstance(packet.message, PinEntry) and packet.message.pin is not None:
+            raise ValueError("a packet with a PIN is sealed, not encoded")
+        return super().write(packet)
+
+    def seal(self, packet: Packet, message: PinEntry, pin: Secret) -> Secret:
+        """All 388 bytes, the PIN among them. Raises ValueError."""
+        sealed = Secret.of(encode(replace(packet, message=replace(message, pin=None))))
+        self._hidden.build(sealed.view, pin)
+        return sealed
+
+
 def _parser(entry: Field) -> Callable[[Any], Any] | None:
     """What makes a value of what `struct` reads; None if that is the value."""
     match entry:
         case Number(flags=flags):
             # an enumeration's constructor takes longer than all the rest of a packet
             return None if flags is None else lru_cache(maxsize=256)(flags)
-        case Raw():
+        case Raw() | Hidden():
             return None
     return entry.parse
 
 
-_FORMS: Final = {kind: _Form(kind, layout) for kind, layout in LAYOUTS.items()}
+_PINS: Final = _PinForm(PinEntry, LAYOUTS[PinEntry])
+_FORMS: Final = {kind: _Form(kind, layout) for kind, layout in LAYOUTS.items()} | {PinEntry: _PINS}
 _FORM_OF_COMMAND: Final = {int(kind.command): form for kind, form in _FORMS.items()}
 
 
@@ -313,7 +377,8 @@ def _build_info(packet: bytearray, message: Info) -> None:
 def encode(packet: Packet) -> bytes:
     """The 388 bytes of a packet.
 
-    Raises ValueError if a value does not fit its field: the caller's mistake, as values come from callers and not from a peer.
+    Raises ValueError if a value does not fit its field, or for a PIN: the caller's mistake, as values come from callers and not
+    from a peer.
     """
     message = packet.message
     form = _FORMS.get(type(message))
@@ -321,6 +386,14 @@ def encode(packet: Packet) -> bytes:
         return form.write(packet) if form is not None else _encode_variable(packet)
     except Exception as fault:
         raise ValueError(f"{message.command.name}: {fault}") from None
+
+
+def seal(packet: Packet) -> Secret:
+    """The 388 bytes of a PINENTRY with a PIN; the caller wipes them once they are sent. Raises ValueError like `encode`."""
+    message = packet.message
+    if not isinstance(message, PinEntry) or message.pin is None:
+        raise ValueError(f"{message.command.name} has no PIN to seal")
+    return _PINS.seal(packet, message, message.pin)
 
 
 def _encode_variable(packet: Packet) -> bytes:
@@ -338,14 +411,17 @@ def _encode_variable(packet: Packet) -> bytes:
     return bytes(out)
 
 
-def decode(packet: bytes, *, answer: bool = False) -> Packet:
-    """Read one packet; `answer` says that it travels from pool to application. Raises MalformedPacket."""
+def decode(packet: bytes | memoryview, *, answer: bool = False) -> Packet:
+    """Read one packet; `answer` says that it travels from pool to application. Raises MalformedPacket.
+
+    A PIN is copied into a Secret, which is the caller's to wipe, as are the bytes that were read.
+    """
     if len(packet) != PACKET_SIZE:
         raise MalformedPacket(ErrorCode.MALFORMED_PACKET, f"A packet has {PACKET_SIZE} bytes, not {len(packet)}")
     reqid, cbid, command = _HEADER.unpack_from(packet)
     form = _FORM_OF_COMMAND.get(command)
     try:
-        return form.read(packet) if form is not None else Packet(reqid, cbid, _decode_variable(packet, command, answer))
+        return form.read(packet) if form is not None else Packet(reqid, cbid, _decode_variable(bytes(packet), command, answer))
     except _Fault as fault:
         name = Command(command).name
         raise MalformedPacket(ErrorCode.MALFORMED_PACKET, f"Malformed {name}: {fault}", reqid, cbid, command) from None

@@ -18,6 +18,9 @@ What existing applications do shapes four rules.
   follows under that number.  The `cbid` alone therefore finds the callback, and its request goes on under the answer's `reqid`.
 
 Nothing is read, sent or closed here: a `Step` says what to send, what to close, and what happened.
+
+The connection of a PIN desk is `guarded`: what it sends is read in place into locked memory, and wiped when it was decoded.  A PIN
+that answers an open callback is handed on; any other is wiped here.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from typing import Final, Generic, TypeVar
 
 from tlspool_core.wire.codec import decode, encode
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket, WireError
-from tlspool_core.wire.framing import Assembler, Frame
+from tlspool_core.wire.framing import Assembler, Frame, LockedAssembler
 from tlspool_core.wire.messages import (
     AccountingInterim,
     AccountingStart,
@@ -134,6 +137,7 @@ class PoolSide(Generic[F]):
 
     def __init__(self, max_exchanges: int = MAX_EXCHANGES) -> None:
         self._assembler: Assembler[F] = Assembler()
+        self._locked: LockedAssembler[F] | None = None
         self._exchanges: set[Exchange] = set()
         self._pending: dict[int, Callback] = {}
         self._expired: OrderedDict[int, None] = OrderedDict()  # cbids, the oldest first
@@ -162,6 +166,35 @@ class PoolSide(Generic[F]):
         frame = self._assembler.feed(data, descriptors)
         return Step() if frame is None else self._frame(frame)
 
+    def guard(self) -> None:
+        """PINs may come from now on: `room` and `arrived` take the place of `receive`. Raises RuntimeError in the midst of a packet."""
+        if self._locked is not None:
+            return
+        if self.midway:
+            raise RuntimeError("a packet is on its way")
+        self._assembler = self._locked = LockedAssembler()
+
+    @property
+    def guarded(self) -> bool:
+        return self._locked is not None
+
+    @property
+    def room(self) -> memoryview:
+        """Where the next read of a guarded connection goes: locked memory."""
+        assert self._locked is not None
+        return self._locked.room
+
+    def arrived(self, length: int, descriptors: Sequence[F] = ()) -> Step[F]:
+        """Take what one read put into `room`. Takes over the descriptors."""
+        assert self._locked is not None
+        frame = self._locked.filled(length, descriptors)
+        if frame is None:
+            return Step()
+        try:
+            return self._frame(frame)
+        finally:
+            self._locked.wipe()
+
     def close(self) -> Step[F]:
         """The connection is gone: every open callback ends as refused, every descriptor of an unfinished packet is surplus."""
         gone = WireError(ErrorCode.CLIENT_DISCONNECT)
@@ -178,6 +211,7 @@ class PoolSide(Generic[F]):
         except MalformedPacket as fault:
             return self._unusable(fault, frame)
         if frame.surplus and not isinstance(packet.message, Error):
+            _wipe(packet.message)
             too_many = MalformedPacket(ErrorCode.SUPERFLUOUS_SOCKET, "", packet.reqid, packet.cbid, packet.message.command)
             return self._unusable(too_many, frame)
         if packet.cbid:
@@ -233,16 +267,19 @@ class PoolSide(Generic[F]):
     def _callback_answer(self, packet: Packet, frame: Frame[F]) -> Step[F]:
         if packet.cbid in self._expired:
             del self._expired[packet.cbid]
+            _wipe(packet.message)
             return Step(discard=_all(frame))
         callback = self._end(packet.cbid, packet.reqid)
         if callback is None:
             return self._refuse(packet, frame, WireError(ErrorCode.BAD_CALLBACK_RESPONSE))
         outcome = _judge_answer(callback, packet.message, frame.descriptor)
         if isinstance(outcome, WireError):
+            _wipe(packet.message)
             return Step((Refused(callback, outcome),), discard=_all(frame))
         return Step((Answered(callback, outcome, frame.descriptor),))
 
     def _refuse(self, packet: Packet, frame: Frame[F], error: WireError) -> Step[F]:
+        _wipe(packet.message)
         return Step(replies=_error(packet.reqid, error), discard=_all(frame))
 
     # --- what the pool does ------------------------------------------------------------------------------------------------------
@@ -326,6 +363,12 @@ def _judge_answer(callback: Callback, message: Message, descriptor: object | Non
         return WireError(ErrorCode.SUPERFLUOUS_SOCKET)
     assert isinstance(message, CallbackMessage)
     return message
+
+
+def _wipe(message: Message) -> None:
+    """Nobody waits for the PIN that this may hold."""
+    if isinstance(message, PinEntry):
+        message.wipe()
 
 
 def _all(frame: Frame[F]) -> tuple[F, ...]:

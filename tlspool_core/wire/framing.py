@@ -9,6 +9,8 @@ are left of the current one, and its user reads no more than that.
 
 Descriptors are opaque here (`F`): numbers, or objects that own one.  At most one rides on a packet; what comes beyond that, or in
 the midst of a packet, is surplus.  Surplus is handed on with its packet, for its owner to close and to refuse the packet.
+
+Where a packet may carry a PIN, it is read in place: into the `room` of a `LockedAssembler`, which is locked memory.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from tlspool_core.secret import Secret
 from tlspool_core.wire.codec import PACKET_SIZE
 
 F = TypeVar("F")
@@ -26,7 +29,7 @@ F = TypeVar("F")
 class Frame(Generic[F]):
     """The bytes of one packet, the descriptor that rode on it, and descriptors that should not have."""
 
-    packet: bytes
+    packet: bytes | memoryview
     descriptor: F | None = None
     surplus: tuple[F, ...] = ()
 
@@ -58,16 +61,20 @@ class Assembler(Generic[F]):
             raise ValueError(f"read at most {self.wanted} bytes at a time, not {len(data)}")
         if len(data) == PACKET_SIZE:  # as nearly always: there is nothing to be put together
             return Frame(data, descriptors[0] if descriptors else None, tuple(descriptors[1:]))
-        if self._buffer:
+        self._sort(descriptors)
+        self._buffer += data
+        return self._complete(bytes(self._buffer)) if len(self._buffer) == PACKET_SIZE else None
+
+    def _sort(self, descriptors: Sequence[F]) -> None:
+        """Note what came with bytes that are about to be taken."""
+        if self.midway:
             self._surplus += tuple(descriptors)
         else:
             self._first = tuple(descriptors)
-        self._buffer += data
-        return self._complete() if len(self._buffer) == PACKET_SIZE else None
 
-    def _complete(self) -> Frame[F]:
+    def _complete(self, packet: bytes | memoryview) -> Frame[F]:
         first = self._first
-        frame = Frame(bytes(self._buffer), first[0] if first else None, first[1:] + self._surplus)
+        frame = Frame(packet, first[0] if first else None, first[1:] + self._surplus)
         self._reset()
         return frame
 
@@ -80,3 +87,47 @@ class Assembler(Generic[F]):
     def _reset(self) -> None:
         self._buffer.clear()
         self._first = self._surplus = ()
+
+
+class LockedAssembler(Assembler[F]):
+    """Collects packets that may carry a PIN. There are locked pages only from the first byte of a packet until it is wiped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._secret: Secret | None = None
+
+    @property
+    def wanted(self) -> int:
+        return PACKET_SIZE - (0 if self._secret is None else self._secret.length)
+
+    @property
+    def midway(self) -> bool:
+        return bool(self._secret)
+
+    @property
+    def room(self) -> memoryview:
+        """Where the next read is to put what is left of the current packet."""
+        if self._secret is None:
+            self._secret = Secret(PACKET_SIZE)
+        return self._secret.view[self._secret.length :]
+
+    def filled(self, length: int, descriptors: Sequence[F] = ()) -> Frame[F] | None:
+        """A read put `length` bytes into `room`; the packet that they complete, to be read before `wipe`.
+
+        Raises ValueError like `feed`, which is not for this class.
+        """
+        if self._secret is None or not 0 < length <= self.wanted:
+            raise ValueError(f"read at most {self.wanted} bytes at a time, not {length}")
+        self._sort(descriptors)
+        self._secret.length += length
+        return self._complete(self._secret.used) if self._secret.length == PACKET_SIZE else None
+
+    def wipe(self) -> None:
+        """The packet is done with."""
+        if self._secret is not None:
+            self._secret.wipe()
+            self._secret = None
+
+    def abandon(self) -> tuple[F, ...]:
+        self.wipe()
+        return super().abandon()

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 A message is what the data union of a packet says; `Packet` adds the header's two numbers.  Fields have Python's types: text is
-`str`, raw bytes are `bytes`, absent values are None.  Units are those of the wire, and named in the comments.
+`str`, raw bytes are `bytes`, absent values are None, and a PIN is a `Secret`.  Units are those of the wire, and named in the comments.
 
 STARTTLS and its callbacks share one structure, and existing applications let every answer overwrite their own copy of it.  So an
 answer is never made from nothing: `StartTls.echo()`, `.ask_localid()` and `.ask_plaintext()` copy all fields and change the named
@@ -18,6 +18,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, ClassVar, Self, TypeVar
 
+from tlspool_core.secret import Secret
 from tlspool_core.wire.errors import describe
 from tlspool_core.wire.flags import (
     ALL_FACILITIES,
@@ -143,12 +144,17 @@ class PinEntry:
     flags: int = 0
     attempt: int = 0  # 0 for the first
     timeout: int = 0  # microseconds
-    pin: str = field(default="", repr=False)
     prompt: str = ""
     token_manufacturer: str = ""
     token_model: str = ""
     token_serial: str = ""
     token_label: str = ""
+    pin: Secret | None = None  # 1 to 127 bytes of UTF-8; whoever has the message wipes it
+
+    def wipe(self) -> None:
+        """Wipe the PIN, if there is one."""
+        if self.pin is not None:
+            self.pin.wipe()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from tlspool_pkcs11 import library as ck
 from tlspool_pkcs11.faults import CryptokiError
 
+from tlspool_core.api import Secret
+
 
 def ulong(value: int) -> bytes:
     """A CK_ULONG attribute."""
@@ -59,8 +61,14 @@ class FakeLibrary:
     def close_session(self, session: int) -> None:
         self._called("C_CloseSession", session)
 
-    def login(self, slot: int, pin: bytes | None) -> None:
-        self._called("C_Login", self.open_session(slot), ck.CKU_USER, pin)
+    def login(self, slot: int, pin: Secret | None) -> None:
+        self._log_in(self.open_session(slot), ck.CKU_USER, pin)
+
+    def _log_in(self, session: int, user: int, pin: Secret | None) -> None:
+        text = None if pin is None else pin.text()
+        if pin is not None:
+            pin.wipe()
+        self._called("C_Login", session, user, text)
 
     def find(self, session: int, object_class: int) -> Sequence[int]:
         return [handle for handle, found in self.objects.items() if found[ck.CKA_CLASS] == ulong(object_class)]
@@ -69,12 +77,16 @@ class FakeLibrary:
         self._called("C_GetAttributeValue", handle, tuple(wanted))
         return {kind: value for kind, value in self.objects[handle].items() if kind in wanted}
 
-    def sign(
-        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: bytes | None = None
+    def sign(self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes) -> bytes:
+        self._called("C_SignInit", session, mechanism, parameters, handle)
+        self._called("C_Sign", session, data)
+        return self.signer(mechanism, parameters, data)
+
+    def sign_with_login(
+        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: Secret | None
     ) -> bytes:
         self._called("C_SignInit", session, mechanism, parameters, handle)
-        if pin is not None:
-            self._called("C_Login", session, ck.CKU_CONTEXT_SPECIFIC, pin)
+        self._log_in(session, ck.CKU_CONTEXT_SPECIFIC, pin)
         self._called("C_Sign", session, data)
         return self.signer(mechanism, parameters, data)
 

@@ -9,12 +9,14 @@ import pytest
 from pkcs11 import MGF, Mechanism, exceptions
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault
-from tlspool_pkcs11.cryptoki import Cryptoki, _AsStored, _parameter, _pin_text
+from tlspool_pkcs11.cryptoki import Cryptoki, _AsStored, _parameter
+from tlspool_pkcs11.direct import DirectCalls
 from tlspool_pkcs11.errors import value_of
 from tlspool_pkcs11.faults import _TABLE, CryptokiError
 from tlspool_pkcs11.library import CKA_CLASS, CKA_EXTRACTABLE, CKA_SIGN
 from tlspool_pkcs11.mechanisms import MECHANISMS
 
+from tlspool_core.api import Secret
 from tlspool_core.testing.keystore import holds
 
 # where python-pkcs11 spells a name otherwise than the standard
@@ -75,10 +77,12 @@ def test_attributes_are_what_the_token_stores_and_flags_are_false_when_off() -> 
     assert mapper.unpack_attributes(CKA_EXTRACTABLE, b"\0") == b"\0"
 
 
-def test_a_pin_that_is_no_text_is_refused_as_a_pin() -> None:
-    assert _pin_text("größer".encode()) == "größer"
+def test_a_pin_that_is_no_text_is_refused_before_the_token_counts_it(hsm: Any) -> None:
+    calls = DirectCalls(hsm.module()["path"])
+    pin = Secret.of(b"\xff\xfe")
     with pytest.raises(CryptokiError, match="C_Login: CKR_PIN_INVALID"):
-        _pin_text(b"\xff\xfe")
+        calls.login(1, pin)
+    assert not pin
 
 
 def test_what_is_not_known_is_an_error_of_the_standard(hsm: Any) -> None:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from cryptography.x509.oid import NameOID
 from tlspool_pkcs11.plugin import tlspool_register_cli_commands, tlspool_register_key_stores
 
-from tlspool_core.api import DoNAI, LocalCredential, LocalIdentity, Role
+from tlspool_core.api import DoNAI, LocalCredential, LocalIdentity, PinRequest, Role, Secret
 
 P256 = "pkcs11:token=Web;object=p256"
 
@@ -45,6 +45,10 @@ class Context:
     section: Mapping[str, Any]
     identities: dict[DoNAI, LocalIdentity] = field(default_factory=dict)
     json: bool = False
+    typed: str = ""  # what the person at the terminal answers
+
+    async def ask_pin(self, request: PinRequest) -> Secret | None:
+        return Secret.of(self.typed.encode()) if self.typed else None
 
     def settings(self, kind: str, name: str) -> Mapping[str, Any]:
         return self.section if (kind, name) == ("keystore", "pkcs11") else {}
@@ -53,10 +57,10 @@ class Context:
         return Backend(self.identities)
 
 
-def run(context: Context, *arguments: str, input: str | None = None) -> Result:
+def run(context: Context, *arguments: str) -> Result:
     (command,) = tlspool_register_cli_commands()
     assert command.name == "token"
-    return CliRunner().invoke(command.command(), arguments, obj=context, input=input)
+    return CliRunner().invoke(command.command(), arguments, obj=context)
 
 
 @pytest.fixture
@@ -118,9 +122,11 @@ def test_list_without_a_pin_says_so_and_asks_if_told_to(hsm: Any) -> None:
     assert result.exit_code == 0
     assert "its private keys show after login" in result.output
     assert "p256" not in result.output
-    result = run(context, "list", "--login", input="123456\n")
+    context.typed = "123456"
+    result = run(context, "list", "--login")
     assert "object=p256" in result.output
-    result = run(context, "list", "--login", input="\n")
+    context.typed = ""
+    result = run(context, "list", "--login")
     assert "no login to token 'Web'" in result.output
 
 

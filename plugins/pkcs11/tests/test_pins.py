@@ -11,7 +11,7 @@ from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import WorkerClient
 from tlspool_pkcs11.pins import PinSource, read_pin
 
-from tlspool_core.api import KeyStoreError, PinRequest
+from tlspool_core.api import KeyStoreError, PinRequest, Secret
 
 URI = "pkcs11:token=Web;object=p256"
 GOOD, WRONG = "123456", "654321"
@@ -25,7 +25,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def send(self: WorkerClient, request: wire.Message, limit: float | None = None) -> Any:
         if isinstance(request, wire.Login):
-            pins.append(request.pin.decode())
+            assert request.pin is not None
+            pins.append(request.pin.text())
         return original(self, request, limit)
 
     monkeypatch.setattr(WorkerClient, "send", send)
@@ -38,10 +39,13 @@ class Desk:
     def __init__(self, *answers: str | None) -> None:
         self.answers = list(answers)
         self.requests: list[PinRequest] = []
+        self.given: list[Secret | None] = []
 
-    async def __call__(self, request: PinRequest) -> str | None:
+    async def __call__(self, request: PinRequest) -> Secret | None:
         self.requests.append(request)
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        self.given.append(None if answer is None else Secret.of(answer.encode()))
+        return self.given[-1]
 
 
 async def refused(store: Any, *words: str) -> None:
@@ -59,7 +63,7 @@ async def flags(store: Any) -> int:
     return int(store._modules[0].present.tokens[0].flags)
 
 
-async def nobody(request: PinRequest) -> str | None:
+async def nobody(request: PinRequest) -> Secret | None:
     return None
 
 
@@ -161,7 +165,7 @@ def test_a_human_may_give_up(hsm: Any, sent: list[str]) -> None:
 
 
 def test_a_desk_that_fails_is_a_reason(hsm: Any, sent: list[str]) -> None:
-    async def broken(request: PinRequest) -> str | None:
+    async def broken(request: PinRequest) -> Secret | None:
         raise TimeoutError("nobody answered")
 
     async def work(store: Any) -> None:
@@ -229,9 +233,9 @@ def test_a_systemd_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "web-pin").write_text(GOOD)
     (tmp_path / "web-pin").chmod(0o400)
     held = read_pin(source)
-    assert held.pin == GOOD.encode()
+    assert held.pin.text() == GOOD
     held.close()
-    assert held.pin == bytes(6)
+    assert not held.pin
 
 
 @pytest.mark.parametrize(
@@ -242,16 +246,16 @@ def test_a_pin_file_that_others_reach_is_refused(tmp_path: Path, mode: int, good
     path.write_text(GOOD + "\r\n")
     path.chmod(mode)
     if good:
-        assert read_pin(PinSource("file", str(path))).pin == GOOD.encode()
+        assert read_pin(PinSource("file", str(path))).pin.text() == GOOD
     else:
         with pytest.raises(KeyStoreError, match="chmod"):
             read_pin(PinSource("file", str(path)))
 
 
-@pytest.mark.parametrize("content", ["", "\n", "1234\n5678\n", "x" * 256, "12\x0034"])
+@pytest.mark.parametrize("content", ["", "\n", "1234\n5678\n", "x" * 256, "x" * 4096, "12\x0034", "1234\udcff"])
 def test_a_pin_file_with_something_else_in_it_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pin"
-    path.write_text(content)
+    path.write_bytes(content.encode(errors="surrogateescape"))
     path.chmod(0o600)
     with pytest.raises(KeyStoreError, match="one line"):
         read_pin(PinSource("file", str(path)))

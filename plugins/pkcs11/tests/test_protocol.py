@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tlspool_pkcs11 import protocol as wire
-from tlspool_pkcs11.protocol import HEAD, REPLIES, REQUESTS, Frames, Message, ProtocolError, build
+from tlspool_pkcs11.protocol import HEAD, REPLIES, REQUESTS, Frames, Message, ProtocolError, build, build_body, build_frame
+
+from tlspool_core.api import Secret
 
 _BITS = {"B": 8, "H": 16, "I": 32, "Q": 64}
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -20,11 +22,19 @@ def _field(letter: Any) -> st.SearchStrategy[Any]:
         return st.integers(0, 2 ** _BITS[letter] - 1)
     if letter == "b":
         return st.binary(max_size=40)
+    if letter == "s":
+        return st.none() | st.binary(min_size=1, max_size=40).map(Secret.of)
     if letter == "t":
         return _TEXT
     if letter == "q":
         return st.lists(st.integers(0, 2**64 - 1), max_size=5).map(tuple)
     return st.lists(_message(letter), max_size=3).map(tuple)
+
+
+def whole(number: int, message: Any) -> bytes:
+    """The frame of a message, its PIN and all."""
+    pin = bytes(getattr(message, "pin", None).used) if getattr(message, "pin", None) else b""
+    return build_frame(number, message.KIND, build_body(message), len(pin)) + pin
 
 
 def _message(kind: type[Message]) -> st.SearchStrategy[Any]:
@@ -38,7 +48,7 @@ MESSAGES = st.sampled_from(sorted(ALL)).flatmap(lambda kind: _message(ALL[kind])
 
 @given(st.lists(st.tuples(_NUMBER, MESSAGES), max_size=4), st.integers(1, 50))
 def test_messages_arrive_as_they_were_sent_however_they_are_split(sent: list[tuple[int, Any]], step: int) -> None:
-    stream = b"".join(build(number, message) for number, message in sent)
+    stream = b"".join(whole(number, message) for number, message in sent)
     frames = Frames(ALL)
     received = [each for at in range(0, len(stream), step) for each in frames.feed(stream[at : at + step])]
     assert received == sent
@@ -58,7 +68,7 @@ def test_any_bytes_are_messages_or_a_protocol_error(chunks: list[bytes]) -> None
 
 @given(MESSAGES, st.data())
 def test_a_changed_frame_is_a_message_or_a_protocol_error(message: Any, data: Any) -> None:
-    frame = bytearray(build(7, message))
+    frame = bytearray(whole(7, message))
     at = data.draw(st.integers(4, len(frame) - 1))
     frame[at] ^= data.draw(st.integers(1, 255))
     try:
@@ -70,7 +80,7 @@ def test_a_changed_frame_is_a_message_or_a_protocol_error(message: Any, data: An
 
 @given(MESSAGES)
 def test_a_shorter_or_longer_body_is_refused(message: Any) -> None:
-    frame = build(1, message)
+    frame = whole(1, message)
     body = frame[HEAD.size :]
     for changed in (body[:-1], body + b"\0"):
         if changed == body:
@@ -99,10 +109,11 @@ def test_frames_that_are_refused(frame: bytes) -> None:
 
 @given(_message(wire.Sign))
 def test_the_quick_ways_of_a_signature_are_the_same_as_the_general_ones(sign: wire.Sign) -> None:
-    body = wire.build_body(sign)
-    ((_, received),) = Frames(REQUESTS).feed(build(1, sign))
+    frame = whole(1, sign)
+    body = frame[HEAD.size :]
+    ((_, received),) = Frames(REQUESTS).feed(frame)
     assert received == wire.parse(body, wire.Sign) == sign
-    plain = dataclasses.replace(sign, authenticate=0, pin=b"")
+    plain = dataclasses.replace(sign, authenticate=0, pin=None)
     template = wire.SignTemplate(sign.reference, sign.mechanism, sign.parameters)
     assert template.body(sign.data) == wire.build_body(plain)
 
@@ -113,11 +124,16 @@ def test_what_would_be_too_long_is_not_sent() -> None:
 
 
 def test_no_message_shows_a_pin_or_a_secret() -> None:
-    for message in (wire.Login(1, 0, b"123456"), wire.Sign(1, 2, 1, (), b"", b"123456"), wire.Value(b"123456")):
+    pin = Secret.of(b"123456")
+    for message in (wire.Login(1, 0, pin), wire.Sign(1, 2, 1, (), b"", pin), wire.Value(b"123456")):
         assert "123456" not in repr(message)
 
 
 def test_a_pin_does_not_linger_in_the_receive_buffer() -> None:
-    frames = Frames(REQUESTS)
-    list(frames.feed(build(1, wire.Login(1, 0, b"123456")) + b"\0"))
-    assert b"123456" not in frames._buffer
+    received = bytearray(
+        whole(1, wire.Login(1, 0, Secret.of(b"123456"))) + whole(2, wire.Sign(1, 2, 1, (), b"x", Secret.of(b"654321")))
+    )
+    messages = [message for _, message in Frames(REQUESTS).feed(memoryview(received))]
+    assert [message.pin.text() for message in messages] == ["123456", "654321"]
+    assert b"123456" not in received
+    assert b"654321" not in received

@@ -257,7 +257,7 @@ def test_a_worker_that_speaks_nonsense_is_replaced(hsm: Any) -> None:
         key = await store.find(URI)
         worker = hsm.inner(store).present
         # as if the token library had written into the socket
-        worker._frames._buffer += b"\xff" * 16
+        list(worker._frames.feed(b"\xff" * 8))
         assert await works(key)
         assert "protocol" in worker.gone
 

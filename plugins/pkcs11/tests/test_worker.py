@@ -22,6 +22,8 @@ from tlspool_pkcs11.faults import Cure, ckr_name, cure, remedy
 from tlspool_pkcs11.sessions import Sessions
 from tlspool_pkcs11.worker import Worker, serve
 
+from tlspool_core.api import Secret
+
 SLOT = 7
 
 
@@ -49,7 +51,7 @@ def reference(worker: Worker) -> int:
     return reply.objects[0].reference
 
 
-def sign(number: int, authenticate: int = 0, pin: bytes = b"") -> wire.Sign:
+def sign(number: int, authenticate: int = 0, pin: Secret | None = None) -> wire.Sign:
     return wire.Sign(number, 0x1041, authenticate, (), b"data", pin)
 
 
@@ -92,25 +94,25 @@ def test_the_value_of_a_private_key_is_never_asked_for(worker: Worker, library: 
 
 def test_a_login_that_exists_already_is_as_good(worker: Worker, library: Any) -> None:
     library.faults["C_Login"] = [0x100]
-    assert worker.answer(wire.Login(SLOT, 0, b"1234")) == wire.Done()
+    assert worker.answer(wire.Login(SLOT, 0, Secret.of(b"1234"))) == wire.Done()
 
 
 def test_a_wrong_pin_is_reported_with_its_number(worker: Worker, library: Any) -> None:
     library.faults["C_Login"] = [0xA0]
-    assert worker.answer(wire.Login(SLOT, 0, b"1234")) == wire.Failed(0xA0, "C_Login: CKR_PIN_INCORRECT")
+    assert worker.answer(wire.Login(SLOT, 0, Secret.of(b"1234"))) == wire.Failed(0xA0, "C_Login: CKR_PIN_INCORRECT")
 
 
 def test_a_protected_authentication_path_gets_no_pin(worker: Worker, library: Any) -> None:
-    assert worker.answer(wire.Login(SLOT, 1, b"")) == wire.Done()
+    assert worker.answer(wire.Login(SLOT, 1)) == wire.Done()
     assert library.calls[-1] == ("C_Login", 1, ck.CKU_USER, None)
 
 
 def test_a_key_that_wants_a_login_for_each_signature(worker: Worker, library: Any) -> None:
     number = reference(worker)
     library.calls.clear()
-    worker.answer(sign(number, authenticate=1, pin=b"1234"))
+    worker.answer(sign(number, authenticate=1, pin=Secret.of(b"1234")))
     assert library.names() == ["C_SignInit", "C_Login", "C_Sign"]
-    assert library.calls[1][2:] == (ck.CKU_CONTEXT_SPECIFIC, b"1234")
+    assert library.calls[1][2:] == (ck.CKU_CONTEXT_SPECIFIC, "1234")
 
 
 def test_an_operation_left_open_costs_a_new_session_and_no_signature(worker: Worker, library: Any) -> None:
@@ -136,7 +138,7 @@ def test_a_pin_that_fails_within_a_signature_is_sent_once(worker: Worker, librar
     for value in (0xA0, 0x90):
         library.faults["C_Login"] = [value]
         library.calls.clear()
-        worker.answer(sign(number, authenticate=1, pin=b"1234"))
+        worker.answer(sign(number, authenticate=1, pin=Secret.of(b"1234")))
         assert library.names().count("C_Login") == 1
 
 
@@ -306,7 +308,8 @@ def test_the_worker_loads_nothing_of_the_daemon() -> None:
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     loaded = result.stdout.split()
     assert "tlspool_pkcs11.cryptoki" in loaded
-    assert not [name for name in loaded if name.startswith(("tlspool_core", "cryptography", "asyncio", "click", "pluggy"))]
+    kept_out = [name for name in loaded if name.startswith(("tlspool_core.", "cryptography", "asyncio", "click", "pluggy"))]
+    assert kept_out == ["tlspool_core.secret"]
 
 
 def test_the_package_can_only_read() -> None:

@@ -207,7 +207,7 @@ def test_many_that_say_nothing(hostile: Any) -> None:
         (lambda callback: callback, 0, ErrorCode.PLAIN_SOCKET_NEEDED),
         (lambda callback: callback, 2, ErrorCode.SUPERFLUOUS_SOCKET),
         (lambda callback: START.ask_localid(), 1, ErrorCode.BAD_CALLBACK_RESPONSE),
-        (lambda callback: PinEntry(pin="1234"), 0, ErrorCode.BAD_CALLBACK_RESPONSE),
+        (lambda callback: PinEntry(attempt=1), 0, ErrorCode.BAD_CALLBACK_RESPONSE),
         (lambda callback: Ping(), 1, ErrorCode.BAD_CALLBACK_RESPONSE),
     ],
 )

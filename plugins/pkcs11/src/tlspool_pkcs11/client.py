@@ -6,6 +6,9 @@ A request is written to the socket at once and its future put at the end of a qu
 waits for an answer before the next request is sent, so a burst of handshakes keeps the token busy without a round trip between
 signatures.
 
+A PIN is handed to the kernel from where it lies; once `send` returns it may be wiped.  If the socket takes no more just then, a copy
+waits in locked memory.
+
 The watchdog asks one question: has the request at the head of the queue been there longer than it may?  A slow smart card with
 a long queue is no hang; a library that does not return is, and then the worker is killed.  From then on, and likewise when the
 worker ends by itself or sends nonsense, every request fails with WorkerGone; what is done about it is for `supervisor`.
@@ -22,9 +25,10 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, NamedTuple, TypeVar
 
+from tlspool_core.secret import Secret
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.faults import Cure, cure, remedy
 from tlspool_pkcs11.settings import ModuleSettings
@@ -83,7 +87,7 @@ class WorkerClient:
         self._loop = asyncio.get_running_loop()
         self._frames = wire.Frames(wire.REPLIES)
         self._buffer = bytearray(_RECEIVE)
-        self._unsent = bytearray()
+        self._unsent: deque[bytes | Secret] = deque()
         self._pending: deque[_Pending] = deque()
         self._number = 0
         self._head_since = 0.0
@@ -125,58 +129,85 @@ class WorkerClient:
 
     async def call(self, request: wire.Message, expected: type[_M], limit: float | None = None) -> _M:
         """Send a request and wait for its reply. Raises TokenFault and WorkerGone."""
-        reply = await self.send(request, limit)
+        return await self.begin(request, expected, limit)
+
+    def begin(self, request: wire.Message, expected: type[_M], limit: float | None = None) -> Awaitable[_M]:
+        """The same in two steps: this sends, and raises WorkerGone; the result, to be awaited, waits."""
+        return self._reply(self.send(request, limit), type(request).__name__, expected)
+
+    async def _reply(self, answer: asyncio.Future[wire.Message], asked: str, expected: type[_M]) -> _M:
+        reply = await answer
         if isinstance(reply, expected):
             return reply
         if isinstance(reply, wire.Failed):
             raise TokenFault(reply.value, reply.text)
-        self.end(f"it answered {type(request).__name__} with {type(reply).__name__}")
+        self.end(f"it answered {asked} with {type(reply).__name__}")
         raise WorkerGone(self.gone)
 
     def send(self, request: wire.Message, limit: float | None = None) -> asyncio.Future[wire.Message]:
         """Send a request; `limit` is how long it may be at the head of the queue, in seconds. Raises WorkerGone."""
-        return self.send_body(request.KIND, wire.build_body(request), limit or self.settings.timeout)
+        pin = request.pin if isinstance(request, wire.Login | wire.Sign) else None
+        return self.send_body(request.KIND, wire.build_body(request), limit or self.settings.timeout, pin)
 
-    def send_body(self, kind: int, body: bytes, limit: float) -> asyncio.Future[wire.Message]:
-        """Send a request whose body is made already. Raises WorkerGone."""
+    def send_body(self, kind: int, body: bytes, limit: float, pin: Secret | None = None) -> asyncio.Future[wire.Message]:
+        """Send a request whose body is made already, and its PIN, if it has one. Raises WorkerGone."""
         if self.gone:
             raise WorkerGone(self.gone)
         if len(self._pending) >= _MAX_PENDING:
             raise WorkerGone(f"{_MAX_PENDING} requests are waiting already")
         self._number = number = (self._number + 1) & 0xFFFFFFFF
-        frame = wire.build_frame(number, kind, body)
+        frame = wire.build_frame(number, kind, body, len(pin) if pin is not None else 0)
         answer: asyncio.Future[wire.Message] = self._loop.create_future()
         self._pending.append(_Pending(number, answer, limit))
         if len(self._pending) == 1:
             self._head_since = self._loop.time()
             self._watch()
         self._write(frame)
+        if pin is not None:
+            self._write_pin(pin)
         return answer
 
     def _write(self, frame: bytes) -> None:
         if self._unsent:
-            self._unsent += frame
+            self._unsent.append(frame)
             return
+        sent = self._hand_over(frame)
+        if sent < len(frame):
+            self._later(frame[sent:])
+
+    def _write_pin(self, pin: Secret) -> None:
+        sent = 0 if self._unsent else self._hand_over(pin.used)
+        if sent < len(pin) and not self.gone:
+            self._later(Secret.of(pin.used[sent:]))
+
+    def _hand_over(self, piece: bytes | memoryview) -> int:
+        """To the kernel: how many bytes it took."""
         try:
-            sent = self._channel.send(frame)
+            return self._channel.send(piece)
         except BlockingIOError:
-            sent = 0
+            return 0
         except OSError as error:
             self.end(f"its socket failed: {error.strerror}")
-            return
-        if sent < len(frame):
-            self._unsent += frame[sent:]
+            return len(piece)
+
+    def _later(self, piece: bytes | Secret) -> None:
+        if not self._unsent:
             self._loop.add_writer(self._channel, self._writable)
+        self._unsent.append(piece)
 
     def _writable(self) -> None:
-        try:
-            sent = self._channel.send(self._unsent)
-        except BlockingIOError:
+        piece = self._unsent[0]
+        secret = isinstance(piece, Secret)
+        left = memoryview(piece) if isinstance(piece, bytes) else piece.used
+        left = left[self._hand_over(left) :]
+        if self.gone:
             return
-        except OSError as error:
-            self.end(f"its socket failed: {error.strerror}")
-            return
-        del self._unsent[:sent]
+        if len(left):
+            self._unsent[0] = Secret.of(left) if secret else bytes(left)
+        else:
+            self._unsent.popleft()
+        if isinstance(piece, Secret):
+            piece.wipe()
         if not self._unsent:
             self._loop.remove_writer(self._channel)
 
@@ -235,7 +266,10 @@ class WorkerClient:
         self._loop.remove_reader(self._channel)
         self._loop.remove_writer(self._channel)
         self._channel.close()
-        self._unsent.clear()
+        while self._unsent:
+            piece = self._unsent.popleft()
+            if isinstance(piece, Secret):
+                piece.wipe()
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._process.kill()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tlspool_core.api import CliContext, ConfigError, DoNAI, InvalidIdentity, KeyInfo, KeyStoreError, PinRequest
+from tlspool_core.api import CliContext, ConfigError, DoNAI, InvalidIdentity, KeyInfo, KeyStoreError, PinRequest, Secret
 from tlspool_pkcs11.check import KeyResult, Shown, check_key, shown_certificate, shown_chain, shown_record
 from tlspool_pkcs11.key import Pkcs11Key
 from tlspool_pkcs11.store import Pkcs11Store
@@ -169,9 +169,9 @@ def _settings(context: click.Context, modules: Sequence[str]) -> Mapping[str, An
     return _context(context).settings("keystore", "pkcs11") if context.obj is not None else {}
 
 
-async def _ask_terminal(request: PinRequest) -> str | None:
-    """PIN from the person at the terminal; an empty line gives up."""
-    return await asyncio.to_thread(click.prompt, request.prompt, default="", hide_input=True, show_default=False, err=True) or None
+async def _nobody(request: PinRequest) -> Secret | None:
+    """Without the surroundings of `tlspool` there is no one to ask."""
+    return None
 
 
 def _run(context: click.Context, modules: Sequence[str], work: Callable[[Pkcs11Store], Awaitable[T]]) -> T:
@@ -179,7 +179,7 @@ def _run(context: click.Context, modules: Sequence[str], work: Callable[[Pkcs11S
 
     async def main() -> T:
         store = Pkcs11Store()
-        await store.start(_settings(context, modules), _ask_terminal)
+        await store.start(_settings(context, modules), _context(context).ask_pin if context.obj is not None else _nobody)
         try:
             return await work(store)
         finally:

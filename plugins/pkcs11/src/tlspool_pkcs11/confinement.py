@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
+
+from tlspool_core.secret import forbid_dumps
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
-_PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
 
 def confine(parent: int) -> None:
     """Give up what is not needed. `parent` is the daemon's process id; raises SystemExit if that has ended meanwhile."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_dumps()
     os.umask(0o077)
     # a terminal, or a service manager that stops the whole group, means the daemon: it drains, and closes the socket when done
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -34,7 +34,6 @@ def confine(parent: int) -> None:
         # not Linux: the end of the socket is the sign to stop
         return
     prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
-    prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)
     prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), 0, 0, 0)
     # the daemon may have ended before the first of these took effect
     if os.getppid() != parent:

@@ -8,29 +8,28 @@ object that is made is the secret of a key agreement, which lives in the session
 
 What python-pkcs11 has in its own way:
 
-* Login opens a session of its own, and closing that one logs out.  So there is one for the login, which stays as it is, and
-  another for the work, which can be replaced.
 * Its objects belong to the session that found them.  They are kept by handle; when a session was replaced, the objects of the new
   one are looked up once, as handles of token objects are the same in all sessions of a process.
 * Attributes are wanted as the library stores them, hence a mapper of our own.
-* `sign` is C_SignInit, C_Login and C_Sign in one, and so is the name that a fault gets.  A PIN is a text there: it cannot be
-  wiped, for which the worker can be neither dumped nor traced (`confinement`), and one that is no UTF-8 is refused.
-* C_Initialize is called without arguments.  NSS wants a text there: that one call is made by ctypes (`_initialized_with`).
+* What it cannot do as it is needed, C_Login above all, is called directly (`direct`).
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from pkcs11 import PROTECTED_AUTH, Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, Session, Slot
+from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, Slot
 from pkcs11 import _pkcs11 as binding
 from pkcs11.attributes import AttributeMapper
 from pkcs11.exceptions import AttributeSensitive, AttributeTypeInvalid, PKCS11Error
 from pkcs11.mechanisms import KDF, MGF
 from pkcs11.types import Object
 
+from tlspool_core.secret import Secret
+from tlspool_pkcs11.direct import DirectCalls
 from tlspool_pkcs11.errors import fault, value_of
 from tlspool_pkcs11.faults import (
     CKR_CRYPTOKI_ALREADY_INITIALIZED,
@@ -38,13 +37,9 @@ from tlspool_pkcs11.faults import (
     CKR_KEY_HANDLE_INVALID,
     CKR_MECHANISM_INVALID,
     CKR_MECHANISM_PARAM_INVALID,
-    CKR_OK,
-    CKR_PIN_INVALID,
     CKR_SESSION_HANDLE_INVALID,
     CKR_SLOT_ID_INVALID,
     CryptokiError,
-    Cure,
-    cure,
 )
 from tlspool_pkcs11.library import LibraryInfo, TokenInfo
 
@@ -70,23 +65,8 @@ class _AsStored(AttributeMapper):
 _ORDER: Final = "little" if bytes(ctypes.c_ushort(1))[0] else "big"
 
 
-class _InitializeArgs(ctypes.Structure):
-    # NSS has its parameters where the standard has the reserved member, and its own reserved member, which must be null, behind
-    _fields_ = [
-        ("functions", ctypes.c_void_p * 4),
-        ("flags", ctypes.c_ulong),
-        ("reserved", ctypes.c_void_p),
-        ("beyond", ctypes.c_void_p),
-    ]
-
-
-class _FunctionList(ctypes.Structure):
-    # as far as it is needed: the version, and the first function
-    _fields_ = [("version", ctypes.c_ubyte * 2), ("initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p))]
-
-
 class _Lenient(binding.lib):
-    """A library that may have been initialised before, by itself or by `_initialized_with`."""
+    """A library that may have been initialised before, by itself or by a direct call."""
 
     def initialize(self) -> None:
         """C_Initialize, called as python-pkcs11 loads the library."""
@@ -97,29 +77,10 @@ class _Lenient(binding.lib):
                 raise
 
 
-def _initialized_with(path: str, init_string: str) -> ctypes.CDLL:
-    """Call C_Initialize with a text, which python-pkcs11 cannot; returns what keeps the library in memory."""
-    library = ctypes.CDLL(path)
-    text = ctypes.create_string_buffer(init_string.encode())
-    arguments = _InitializeArgs(flags=0, reserved=ctypes.cast(text, ctypes.c_void_p))
-    table = ctypes.POINTER(_FunctionList)()
-    value = library.C_GetFunctionList(ctypes.byref(table))
-    if value == CKR_OK:
-        value = table.contents.initialize(ctypes.byref(arguments))
-    if value not in (CKR_OK, CKR_CRYPTOKI_ALREADY_INITIALIZED):
-        raise CryptokiError("C_Initialize", value)
-    return library
-
-
 def _loaded(path: str) -> binding.lib:
     try:
         return _Lenient(path)
     except PKCS11Error as error:
-        text = str(error)
-        if "C_GetFunctionList" in text:
-            raise OSError("the library exports no C_GetFunctionList, so it is no PKCS #11 module") from error
-        if "exception while loading" in text:
-            raise OSError(text) from error
         raise fault("C_Initialize", error) from None
 
 
@@ -153,11 +114,13 @@ class Cryptoki:
 
     def __init__(self, path: str, init_string: str = "") -> None:
         """Load and initialise. Raises OSError (no such library, or not one for this machine) and CryptokiError."""
-        self._kept = _initialized_with(path, init_string) if init_string else None
+        self._direct = DirectCalls(path)
+        if init_string:
+            self._direct.initialize(init_string)
         self._library = _loaded(path)
         self._slots: dict[int, Slot] = {}
         self._open: dict[int, _Open] = {}
-        self._logins: list[Session] = []
+        self._logins: list[Any] = []
         self._mechanisms: dict[tuple[int, tuple[int, ...]], dict[str, Any]] = {}
 
     def info(self) -> LibraryInfo:
@@ -228,17 +191,23 @@ class Cryptoki:
         except PKCS11Error as error:
             raise fault("C_CloseSession", error) from None
 
-    def login(self, slot: int, pin: bytes | None) -> None:
-        """Log in as the user; None where the token asks for the PIN itself.
+    def login(self, slot: int, pin: Secret | None) -> None:
+        """Log in as the user; without a PIN the token asks for it. Wipes the PIN.
 
-        The session stays open as long as the process: a token logs out when the last one closes. After a refusal python-pkcs11
-        leaves an idle session behind, of which there are few, since no PIN is sent twice.
+        It is done in a session of its own, which stays open as long as the process: a token logs out when the last one closes.
         """
         at = self._slot(slot)
         try:
-            self._logins.append(at.get_token().open(user_pin=PROTECTED_AUTH if pin is None else _pin_text(pin)))
+            session: Any = at.get_token().open()
         except PKCS11Error as error:
-            raise fault("C_Login", error) from None
+            raise fault("C_OpenSession", error) from None
+        try:
+            self._direct.login(session.handle, pin)
+        except CryptokiError:
+            with suppress(PKCS11Error):
+                session.close()
+            raise
+        self._logins.append(session)
 
     def find(self, session: int, object_class: int) -> Sequence[int]:
         """Handles of all objects of a class."""
@@ -264,22 +233,23 @@ class Cryptoki:
             raise fault("C_GetAttributeValue", error) from None
         return found
 
-    def sign(
-        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: bytes | None = None
-    ) -> bytes:
-        """One signature; `pin` goes between C_SignInit and C_Sign where the key wants a login for each signature."""
+    def sign(self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes) -> bytes:
+        """One signature."""
         how = self._mechanisms.get((mechanism, parameters)) or self._prepare(mechanism, parameters)
         try:
-            key = self._opened(session).object(handle)
-            if pin is not None:
-                return bytes(key.sign(data, **how, pin=_pin_text(pin)))
-            signature: bytes = key.sign(data, **how)
+            signature: bytes = self._opened(session).object(handle).sign(data, **how)
         except PKCS11Error as error:
-            value = value_of(error)
-            raise CryptokiError("C_Login" if cure(value) is Cure.OTHER_PIN else "C_Sign", value) from None
+            raise fault("C_Sign", error) from None
         except AttributeError:
             raise CryptokiError("C_SignInit", CKR_KEY_FUNCTION_NOT_PERMITTED) from None
         return signature
+
+    def sign_with_login(
+        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: Secret | None
+    ) -> bytes:
+        """One signature with a login between C_SignInit and C_Sign; without a PIN the token asks for it. Wipes the PIN."""
+        self._opened(session)
+        return self._direct.sign(session, handle, mechanism, parameters, data, pin)
 
     def _prepare(self, mechanism: int, parameters: tuple[int, ...]) -> dict[str, Any]:
         """Arguments of python-pkcs11's `sign`, made once for each pair."""
@@ -346,10 +316,3 @@ def _parameter(mechanism: Mechanism, parameters: tuple[int, ...]) -> Any:
 def _text(padded: str) -> str:
     """Some libraries pad with a zero byte and what happened to be in memory."""
     return padded.split("\0")[0].rstrip(" ")
-
-
-def _pin_text(pin: bytes) -> str:
-    try:
-        return pin.decode()
-    except UnicodeDecodeError:
-        raise CryptokiError("C_Login", CKR_PIN_INVALID) from None

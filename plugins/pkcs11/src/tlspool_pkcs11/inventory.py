@@ -9,9 +9,8 @@ from cryptography import x509
 from tlspool_core.api import KeyInfo, KeyStoreError
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
-from tlspool_pkcs11.key import PAD_FOR_EACH, possible_schemes
+from tlspool_pkcs11.key import possible_schemes
 from tlspool_pkcs11.library import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_SECRET_KEY
-from tlspool_pkcs11.login import CKF_PROTECTED_AUTHENTICATION_PATH
 from tlspool_pkcs11.lookup import Found, Lookup, read_objects, token_uri
 from tlspool_pkcs11.mechanisms import scheme_name
 from tlspool_pkcs11.module import Module
@@ -61,8 +60,7 @@ def _key_line(found: Found, uri: str) -> KeyInfo:
     if found.record.flags & wire.OBJECT_EXTRACTABLE:
         notes.append("EXTRACTABLE: it can leave the token")
     if found.record.flags & wire.OBJECT_ALWAYS_AUTHENTICATE:
-        pad = found.token.flags & CKF_PROTECTED_AUTHENTICATION_PATH
-        notes.append(f"NOT USABLE: {PAD_FOR_EACH}" if pad else "wants the PIN for each signature")
+        notes.append("wants the PIN for each signature")
     return KeyInfo(uri, "private-key", public.algorithm if public else "", found.record.label, able, "; ".join(notes))
 
 

@@ -18,13 +18,13 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from tlspool_core.api import KeyStoreError
+from tlspool_core.api import KeyStoreError, Secret
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.agreement import agreement
 from tlspool_pkcs11.client import TokenFault, WorkerGone
 from tlspool_pkcs11.faults import Cure
 from tlspool_pkcs11.library import CKO_PRIVATE_KEY
-from tlspool_pkcs11.login import CKF_PROTECTED_AUTHENTICATION_PATH, PinUse
+from tlspool_pkcs11.login import PinUse
 from tlspool_pkcs11.lookup import Found, Lookup, present_token
 from tlspool_pkcs11.mechanisms import BadSignature, Way, scheme_name, schemes
 from tlspool_pkcs11.publickeys import PublicKey
@@ -32,7 +32,6 @@ from tlspool_pkcs11.uri import Pkcs11Uri, build_uri
 
 # far above a TLS 1.2 handshake with the largest messages that the engine takes
 _MAX_CONTENT: Final = 1024 * 1024
-PAD_FOR_EACH: Final = "it wants a login at the token's PIN pad for each signature, which python-pkcs11 cannot ask for"
 
 
 class Pkcs11Key:
@@ -168,17 +167,16 @@ class Pkcs11Key:
     async def _signed_with_pin(self, found: Found, way: Way, data: bytes) -> bytes:
         """For keys with CKA_ALWAYS_AUTHENTICATE: the PIN goes with each signature (PKCS #11 v3.1 section 4.9, CKU_CONTEXT_SPECIFIC)."""
         record, worker, token, settings = found.record, found.worker, found.token, found.module.settings
-        if token.flags & CKF_PROTECTED_AUTHENTICATION_PATH:
-            raise KeyStoreError(f"{self.uri}: {PAD_FOR_EACH}")
 
-        async def attempt(pin: bytes | None) -> bytes:
-            request = wire.Sign(record.reference, way.mechanism, 1, way.parameters, data, pin or b"")
-            return (await worker.call(request, wire.Value, settings.login_timeout)).value
+        def attempt(pin: Secret | None) -> Awaitable[wire.Value]:
+            request = wire.Sign(record.reference, way.mechanism, 1, way.parameters, data, pin)
+            return worker.begin(request, wire.Value, settings.login_timeout)
 
         source = self._lookup.pin_source(found.module, token, self._wanted)
         keeper = self._lookup.keeper
         async with keeper.lock(token):
-            return await keeper.use(token, PinUse(attempt, lambda: present_token(worker, token), source, settings.remember_pin))
+            use = PinUse(attempt, lambda: present_token(worker, token), source, settings.remember_pin)
+            return (await keeper.use(token, use)).value
 
     async def _placed(self) -> Found:
         """Where the key is now. Raises KeyStoreError if it cannot be reached."""

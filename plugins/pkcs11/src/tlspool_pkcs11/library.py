@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from tlspool_core.secret import Secret
+
 CKU_USER: Final = 1
 CKU_CONTEXT_SPECIFIC: Final = 2
 
@@ -82,8 +84,8 @@ class Library(Protocol):
     def close_session(self, session: int) -> None:
         """End a session that `open_session` opened."""
 
-    def login(self, slot: int, pin: bytes | None) -> None:
-        """Log in as the user; None where the token asks for the PIN itself."""
+    def login(self, slot: int, pin: Secret | None) -> None:
+        """Log in as the user; without a PIN the token asks for it. Wipes the PIN."""
 
     def find(self, session: int, object_class: int) -> Sequence[int]:
         """Handles of all objects of a class."""
@@ -91,10 +93,13 @@ class Library(Protocol):
     def attributes(self, session: int, handle: int, wanted: Sequence[int]) -> Mapping[int, bytes]:
         """Values of those attributes that the object has and gives away, as the library stores them."""
 
-    def sign(
-        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: bytes | None = None
+    def sign(self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes) -> bytes:
+        """One signature."""
+
+    def sign_with_login(
+        self, session: int, handle: int, mechanism: int, parameters: tuple[int, ...], data: bytes, pin: Secret | None
     ) -> bytes:
-        """One signature; `pin` goes between C_SignInit and C_Sign where the key wants a login for each signature."""
+        """One signature with a login between C_SignInit and C_Sign; without a PIN the token asks for it. Wipes the PIN."""
 
     def agree(self, session: int, handle: int, public: bytes, length: int) -> bytes:
         """The shared secret of `length` octets of a key and the other side's public point."""

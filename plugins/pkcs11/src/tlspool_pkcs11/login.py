@@ -10,9 +10,9 @@ again; * before each login the token's flags are read: if they say that a wrong 
 A human may answer `ask_pin`, or ask for a rescan, which permits one attempt with a PIN that is new; * if the next failure would
 lock the token (CKF_USER_PIN_FINAL_TRY), nobody's PIN is sent: that is for the token's own tool.
 
-A PIN that a human gave, and that worked, may be kept in memory, so that the pool can log in by itself when a worker was
-replaced. A token with a protected authentication path asks for the PIN by itself; then there is none to send, and the same
-rules hold.
+A PIN that a human gave, and that worked, may be kept in locked memory, so that the pool can log in by itself when a worker was
+replaced. Any other is wiped as soon as it was sent, before the token has answered. A token with a protected authentication path asks for
+the PIN by itself; then there is none to send, and the same rules hold.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from tlspool_core.api import KeyStoreError, PinRequest
+from tlspool_core.api import AskPin, KeyStoreError, PinRequest, Secret
 from tlspool_pkcs11.client import TokenFault
 from tlspool_pkcs11.faults import Cure
-from tlspool_pkcs11.pins import MAX_PIN, PinSource, read_pin, wipe
+from tlspool_pkcs11.pins import MAX_PIN, PinSource, read_pin
 from tlspool_pkcs11.protocol import TokenRecord
 
 CKF_PROTECTED_AUTHENTICATION_PATH: Final = 0x100
@@ -39,7 +39,6 @@ CKF_USER_PIN_LOCKED: Final = 0x40000
 _MAX_QUESTIONS: Final = 3
 
 TokenKey = tuple[str, str, str, str]
-AskPin = Callable[[PinRequest], Awaitable[str | None]]
 T = TypeVar("T")
 
 
@@ -53,21 +52,34 @@ class _TokenState:
     """What is remembered of one token's PIN."""
 
     refused: set[bytes] = field(default_factory=set)
-    remembered: bytearray | None = field(default=None, repr=False)
+    remembered: Secret | None = None
     failures: int = 0
     permitted: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def forget(self) -> None:
+        if self.remembered is not None:
+            self.remembered.wipe()
+            self.remembered = None
+
 
 @dataclass(frozen=True, slots=True)
 class PinUse(Generic[T]):
-    """What a PIN is wanted for, and how that is done. `attempt` gets the PIN, or None where the token asks for it itself."""
+    """What a PIN is wanted for, and how that is done.
 
-    attempt: Callable[[bytes | None], Awaitable[T]]
+    `attempt` sends the PIN, or None where the token asks for it itself; what it returns waits for the outcome, and needs no PIN.
+    """
+
+    attempt: Callable[[Secret | None], Awaitable[T]]
     refresh: Callable[[], Awaitable[TokenRecord]]  # the token with its present flags
     source: PinSource | None
     remember: bool
     human: bool = True  # may somebody be asked?
+
+    @property
+    def keeps(self) -> bool:
+        """A PIN that somebody typed is to be remembered if it is right; one that has a source can be read again."""
+        return self.remember and self.source is None
 
 
 class PinKeeper:
@@ -95,8 +107,7 @@ class PinKeeper:
     def forget(self) -> None:
         """Wipe all PINs."""
         for state in self._states.values():
-            wipe(state.remembered)
-            state.remembered = None
+            state.forget()
 
     def stopped(self, token: TokenRecord) -> str:
         """For status: why no PIN is sent by itself, or ""."""
@@ -158,46 +169,53 @@ class PinKeeper:
                 token = await use.refresh()
                 _check_tries(token)
             finally:
-                wipe(pin)
+                if pin is not state.remembered:
+                    pin.wipe()
         raise KeyStoreError(_refusal(token, use.source, why))
 
-    async def _question(self, token: TokenRecord, state: _TokenState, why: str) -> bytearray | None:
+    async def _question(self, token: TokenRecord, state: _TokenState, why: str) -> Secret | None:
         prompt = f"PIN of token {token.label} ({why})"
         request = PinRequest(token.manufacturer, token.model, token.serial, token.label, state.failures + 1, prompt)
         try:
             answer = await self._ask_pin(request)
         except Exception as error:  # whoever asks is not ours; without an answer there is no login
             raise KeyStoreError(f"token {token.label!r}: asking for its PIN failed: {type(error).__name__}: {error}") from error
-        if not answer:
-            return None
-        pin = bytearray(answer.encode())
-        return pin if len(pin) <= MAX_PIN else None
+        if answer is None or 0 < len(answer) <= MAX_PIN:
+            return answer
+        answer.wipe()
+        return None
 
-    async def _attempt(self, token: TokenRecord, state: _TokenState, use: PinUse[T], pin: bytearray | None) -> T:
+    async def _attempt(self, token: TokenRecord, state: _TokenState, use: PinUse[T], pin: Secret | None) -> T:
+        digest = None if pin is None else self._digest(token, pin)
         try:
-            result = await use.attempt(None if pin is None else bytes(pin))
+            outcome = use.attempt(pin)
+            if pin is not None and pin is not state.remembered and not use.keeps:
+                pin.wipe()
+            result = await outcome
         except TokenFault as fault:
             if fault.cure is not Cure.OTHER_PIN:
                 raise
-            self._refused(token, state, pin)
+            self._refused(state, digest)
             raise KeyStoreError(_refusal(token, use.source, f"{fault}; {fault.remedy}")) from None
         state.failures = 0
         state.permitted = False
-        if use.remember and use.source is None and pin is not None:
-            state.remembered = bytearray(pin)
+        if use.keeps and pin is not None and pin is not state.remembered:
+            state.forget()
+            state.remembered = pin
         return result
 
-    def _refused(self, token: TokenRecord, state: _TokenState, pin: bytearray | None) -> None:
+    def _refused(self, state: _TokenState, digest: bytes | None) -> None:
         state.failures += 1
         state.permitted = False
-        if pin is not None:
-            state.refused.add(self._digest(token, pin))
-        wipe(state.remembered)
-        state.remembered = None
+        if digest is not None:
+            state.refused.add(digest)
+        state.forget()
 
-    def _digest(self, token: TokenRecord, pin: bytearray) -> bytes:
+    def _digest(self, token: TokenRecord, pin: Secret) -> bytes:
         """Recognises a PIN without keeping it: under a key that lives as long as this process."""
-        return hmac.digest(self._key, repr(token_key(token)).encode() + b"\0" + pin, hashlib.sha256)
+        digest = hmac.new(self._key, repr(token_key(token)).encode() + b"\0", hashlib.sha256)
+        digest.update(pin.used)
+        return digest.digest()
 
 
 def _check_tries(token: TokenRecord) -> None:

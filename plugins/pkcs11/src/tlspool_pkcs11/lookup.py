@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tlspool_core.api import KeyStoreError
+from tlspool_core.api import KeyStoreError, Secret
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
 from tlspool_pkcs11.library import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY
@@ -141,9 +141,8 @@ class Lookup:
     def _login_use(
         self, module: Module, worker: WorkerClient, token: wire.TokenRecord, source: PinSource | None, human: bool
     ) -> PinUse[wire.Done]:
-        async def attempt(pin: bytes | None) -> wire.Done:
-            request = wire.Login(token.slot, pin is None, pin or b"")
-            return await worker.call(request, wire.Done, module.settings.login_timeout)
+        def attempt(pin: Secret | None) -> Awaitable[wire.Done]:
+            return worker.begin(wire.Login(token.slot, pin is None, pin), wire.Done, module.settings.login_timeout)
 
         return PinUse(attempt, lambda: present_token(worker, token), source, module.settings.remember_pin, human)
 

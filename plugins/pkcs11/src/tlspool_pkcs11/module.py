@@ -60,6 +60,7 @@ class Module:
         self._starting: asyncio.Task[WorkerClient] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._losses = 0
+        self._swappable = ""  # why the worker's memory for PINs may be swapped
         self._started_at = float("-inf")
         self._not_before = float("-inf")
         self._stopped = False
@@ -186,6 +187,13 @@ class Module:
         self._current = fresh
         self._started_at = asyncio.get_running_loop().time()
         self.restarts += 1
+        if fresh.info and fresh.info.locking_fault and not self._swappable:
+            log.warning(
+                "module %s: PINs in its process may be swapped to disk (%s): raise RLIMIT_MEMLOCK",
+                self.name,
+                fresh.info.locking_fault,
+            )
+        self._swappable = fresh.info.locking_fault if fresh.info else ""
         labels = ", ".join(token.label for token in fresh.tokens) or "none"
         log.info("module %s: worker %d serves; tokens: %s", self.name, fresh.pid, labels)
         if old is not None:
@@ -227,5 +235,5 @@ class Module:
         if worker and worker.info:
             info = worker.info
             library = f"{info.manufacturer} {info.description} {info.version_major}.{info.version_minor}"
-            described |= {"pid": worker.pid, "library": library, "pending": worker.pending}
+            described |= {"pid": worker.pid, "library": library, "pending": worker.pending, "locking_fault": self._swappable}
         return described

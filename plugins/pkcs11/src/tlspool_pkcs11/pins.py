@@ -6,7 +6,7 @@ A file that holds a PIN is readable by the pool and its operator only; one that 
 shows at once and not in an audit.  While a PIN out of a file is in use, its file is locked: several processes of the pool then
 try a new PIN one after the other, and the second one sees in the token's flags that the first one failed (see `login`).
 
-PINs are bytearrays here, wiped after use; they are in no log, no exception, no repr.
+PINs are read from a file right into locked memory, and wiped after use; they are in no log, no exception, no repr.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tlspool_core.api import KeyStoreError
+from tlspool_core.api import KeyStoreError, Secret
 
 MAX_PIN: Final = 255
 _LOCK_PATIENCE: Final = 30.0
@@ -36,21 +36,15 @@ class PinSource:
         return f"{self.kind} {self.name}"
 
 
-def wipe(pin: bytearray | None) -> None:
-    """Overwrite a PIN that is not needed any more."""
-    if pin is not None:
-        pin[:] = bytes(len(pin))
-
-
 class HeldPin:
     """A PIN that was read from a source, and the lock on its file; `close` wipes the one and releases the other."""
 
-    def __init__(self, pin: bytearray, descriptor: int = -1) -> None:
+    def __init__(self, pin: Secret, descriptor: int = -1) -> None:
         self.pin = pin
         self._descriptor = descriptor
 
     def close(self) -> None:
-        wipe(self.pin)
+        self.pin.wipe()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -68,17 +62,28 @@ def read_pin(source: PinSource) -> HeldPin:
     try:
         _check_permissions(descriptor, source)
         _lock(descriptor, source)
-        return HeldPin(_cleaned(bytearray(os.read(descriptor, 4096)), source), descriptor)
+        return HeldPin(_cleaned(_read(descriptor), source), descriptor)
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _from_environment(source: PinSource) -> bytearray:
+def _read(descriptor: int) -> Secret:
+    # what fills all of it is too long
+    pin = Secret(MAX_PIN + len(b"\r\n") + 1)
+    try:
+        pin.length = os.readv(descriptor, [pin.view])
+    except BaseException:
+        pin.wipe()
+        raise
+    return pin
+
+
+def _from_environment(source: PinSource) -> Secret:
     value = os.environb.get(os.fsencode(source.name))
     if value is None:
         raise KeyStoreError(f"the PIN {source} is not set")
-    return _cleaned(bytearray(value), source)
+    return _cleaned(Secret.of(value), source)
 
 
 def _credential_path(source: PinSource) -> str:
@@ -113,12 +118,12 @@ def _lock(descriptor: int, source: PinSource) -> None:
             return
 
 
-def _cleaned(pin: bytearray, source: PinSource) -> bytearray:
-    if pin.endswith(b"\n"):
-        del pin[-1:]
-    if pin.endswith(b"\r"):
-        del pin[-1:]
-    if not 0 < len(pin) <= MAX_PIN or b"\n" in pin or b"\0" in pin:
-        wipe(pin)
-        raise KeyStoreError(f"the PIN {source} does not hold one line of 1 to {MAX_PIN} bytes")
+def _cleaned(pin: Secret, source: PinSource) -> Secret:
+    """Without the end of the line. Raises KeyStoreError if that leaves no PIN."""
+    for end in b"\n\r":
+        if pin and pin.used[-1] == end:
+            pin.length -= 1
+    if not 0 < len(pin) <= MAX_PIN or any(octet in pin.used for octet in b"\n\0") or not pin.is_utf8:
+        pin.wipe()
+        raise KeyStoreError(f"the PIN {source} does not hold one line of 1 to {MAX_PIN} bytes of UTF-8")
     return pin

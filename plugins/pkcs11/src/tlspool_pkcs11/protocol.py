@@ -7,6 +7,7 @@ whose fields lie one behind the other in the order of the message's `LAYOUT`, on
 
     B H I Q   unsigned number of 1, 2, 4, 8 bytes, network byte order
     b         bytes, behind a 4-byte length
+    s         likewise, in locked memory: a PIN, or none if it is empty
     t         text in UTF-8, likewise
     q         list of Q, behind a 4-byte count
     a class   list of records of that class, behind a 4-byte count
@@ -15,6 +16,9 @@ The worker answers requests in the order in which they came, with the same numbe
 may have been taken over by a token library, and a daemon that sends nonsense is a fault worth noticing.  Anything malformed -
 an unknown kind, a kind in the wrong direction, a length beyond its limit, a byte left over - is a ProtocolError, upon which the
 connection ends.
+
+A PIN is the last field of its message.  The daemon sends it from where it lies, behind the rest of the frame; the worker
+reads requests into locked memory, from there the PIN into a `Secret`, and overwrites the frame.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
+
+from tlspool_core.secret import Secret
 
 HEAD = struct.Struct("!IBI")
 _LENGTH = struct.Struct("!I")
@@ -64,11 +70,12 @@ class Loaded(Message):
     """The library is there, and what it says about itself."""
 
     KIND: ClassVar[int] = 2
-    LAYOUT: ClassVar[tuple[Any, ...]] = ("t", "t", "B", "B")
+    LAYOUT: ClassVar[tuple[Any, ...]] = ("t", "t", "B", "B", "t")
     manufacturer: str
     description: str
     version_major: int
     version_minor: int
+    locking_fault: str = ""  # why the worker's memory for PINs may be swapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +117,10 @@ class Login(Message):
     """Log in as the user. `protected` means that the token asks for the PIN itself. Answered by Done."""
 
     KIND: ClassVar[int] = 5
-    LAYOUT: ClassVar[tuple[Any, ...]] = ("Q", "B", "b")
+    LAYOUT: ClassVar[tuple[Any, ...]] = ("Q", "B", "s")
     slot: int
     protected: int
-    pin: bytes = field(repr=False, default=b"")
+    pin: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +186,13 @@ class Sign(Message):
     """
 
     KIND: ClassVar[int] = 9
-    LAYOUT: ClassVar[tuple[Any, ...]] = ("I", "Q", "B", "q", "b", "b")
+    LAYOUT: ClassVar[tuple[Any, ...]] = ("I", "Q", "B", "q", "b", "s")
     reference: int
     mechanism: int
     authenticate: int
     parameters: tuple[int, ...]
     data: bytes
-    pin: bytes = field(repr=False, default=b"")
+    pin: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +258,9 @@ def _build_fields(message: Message, out: list[bytes]) -> None:
         if letter == "b":
             out.append(_LENGTH.pack(len(value)))
             out.append(value)
+        elif letter == "s":
+            # the PIN itself follows the frame
+            out.append(_LENGTH.pack(0 if value is None else len(value)))
         elif letter == "t":
             encoded = value.encode()
             out.append(_LENGTH.pack(len(encoded)))
@@ -266,15 +276,15 @@ def _build_fields(message: Message, out: list[bytes]) -> None:
 
 
 def build_body(message: Message) -> bytes:
-    """The fields of a message, without a head."""
+    """The fields of a message, without a head, and without its PIN: only the length of that."""
     out: list[bytes] = []
     _build_fields(message, out)
     return b"".join(out)
 
 
-def build_frame(number: int, kind: int, body: bytes) -> bytes:
-    """A frame around a body. Raises ProtocolError if it would be longer than the other side accepts."""
-    length = HEAD.size - 4 + len(body)
+def build_frame(number: int, kind: int, body: bytes, pin: int = 0) -> bytes:
+    """A frame around a body; its PIN, of that many bytes, is to follow. Raises ProtocolError if it is longer than the other side accepts."""
+    length = HEAD.size - 4 + len(body) + pin
     if length > MAX_FRAME:
         raise ProtocolError(f"a message of {length} bytes is too long")
     return HEAD.pack(length, kind, number) + body
@@ -304,11 +314,11 @@ class _Reader:
 
     __slots__ = ("at", "body")
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: memoryview) -> None:
         self.body = body
         self.at = 0
 
-    def take(self, length: int) -> bytes:
+    def take(self, length: int) -> memoryview:
         end = self.at + length
         if end > len(self.body):
             raise ProtocolError("a field reaches beyond its frame")
@@ -328,13 +338,15 @@ class _Reader:
 
     def text(self) -> str:
         try:
-            return self.take(self.number(_LENGTH)).decode()
+            return str(self.take(self.number(_LENGTH)), "utf-8")
         except UnicodeDecodeError as error:
             raise ProtocolError("a text is not UTF-8") from error
 
     def value(self, letter: Any) -> Any:
         if letter == "b":
-            return self.take(self.number(_LENGTH))
+            return bytes(self.take(self.number(_LENGTH)))
+        if letter == "s":
+            return _secret(self.take(self.number(_LENGTH)))
         if letter == "t":
             return self.text()
         if letter == "q":
@@ -348,7 +360,17 @@ class _Reader:
         return kind(*[self.value(letter) for letter in kind.LAYOUT])
 
 
-def _parse_sign(body: bytes) -> Sign:
+def _secret(field: memoryview) -> Secret | None:
+    """A PIN; it is overwritten where it was read."""
+    if not field:
+        return None
+    secret = Secret.of(field)
+    if not field.readonly:
+        field[:] = bytes(len(field))
+    return secret
+
+
+def _parse_sign(body: memoryview) -> Sign:
     """`Sign` in one go, as it is parsed for each signature."""
     try:
         reference, mechanism, authenticate, count = _SIGN.unpack_from(body)
@@ -362,64 +384,104 @@ def _parse_sign(body: bytes) -> Sign:
             raise ProtocolError("Sign is longer or shorter than its fields")
     except struct.error as error:
         raise ProtocolError("a field reaches beyond its frame") from error
-    return Sign(reference, mechanism, authenticate, parameters, body[at + 4 : end], pin)
+    return Sign(reference, mechanism, authenticate, parameters, bytes(body[at + 4 : end]), _secret(pin) if pin else None)
 
 
-def _parse_value(body: bytes) -> Value:
+def _parse_value(body: memoryview) -> Value:
     """`Value` in one go, as it comes with each signature."""
     if len(body) < _LENGTH.size or len(body) - _LENGTH.size != _LENGTH.unpack_from(body)[0]:
         raise ProtocolError("Value is longer or shorter than its field")
-    return Value(body[_LENGTH.size :])
+    return Value(bytes(body[_LENGTH.size :]))
 
 
-def parse(body: bytes, kind: type[_M]) -> _M:
+def parse(body: bytes | memoryview, kind: type[_M]) -> _M:
     """One message out of exactly the bytes of its body. Raises ProtocolError."""
-    reader = _Reader(body)
+    reader = _Reader(memoryview(body))
     message = reader.record(kind)
     if reader.at != len(body):
         raise ProtocolError(f"{len(body) - reader.at} bytes left over in {kind.__name__}")
     return message
 
 
-def _parse_kind(kind: int, body: bytes, direction: dict[int, type[Message]]) -> Message:
+def _parse_kind(kind: int, body: memoryview, direction: dict[int, type[Message]]) -> Message:
     if kind not in direction:
         raise ProtocolError(f"message kind {kind} is unknown in this direction")
     quick = _QUICK.get(kind)
     return quick(body) if quick is not None else parse(body, direction[kind])
 
 
-_QUICK: dict[int, Callable[[bytes], Message]] = {Sign.KIND: _parse_sign, Value.KIND: _parse_value}
+_QUICK: dict[int, Callable[[memoryview], Message]] = {Sign.KIND: _parse_sign, Value.KIND: _parse_value}
+
+
+class _Partial:
+    """A frame of which more is to come; `locked` if it may hold a PIN."""
+
+    def __init__(self, locked: bool) -> None:
+        self._locked = locked
+        self._view = memoryview(bytearray(HEAD.size))
+        self._secret: Secret | None = None
+        self._filled = 0
+        self._end = 0  # unknown as long as the head is not complete
+
+    def take(self, data: memoryview) -> memoryview:
+        """Returns what is left of `data`, which belongs to the next frame. Raises ProtocolError."""
+        taken = data[: len(self._view) - self._filled]
+        self._view[self._filled : self._filled + len(taken)] = taken
+        self._filled += len(taken)
+        if not self._end and self._filled == HEAD.size:
+            self._make_room()
+        return data[len(taken) :]
+
+    def _make_room(self) -> None:
+        head, self._end = self._view, _end(HEAD.unpack(self._view)[0])
+        if self._locked:
+            self._secret = Secret(self._end)
+            self._view = self._secret.view
+        else:
+            self._view = memoryview(bytearray(self._end))
+        self._view[: HEAD.size] = head
+
+    def message(self, direction: dict[int, type[Message]]) -> tuple[int, Message] | None:
+        """The number and the message, once it is complete. Raises ProtocolError."""
+        if not 0 < self._end == self._filled:
+            return None
+        _, kind, number = HEAD.unpack_from(self._view)
+        try:
+            return number, _parse_kind(kind, self._view[HEAD.size :], direction)
+        finally:
+            if self._secret is not None:
+                self._secret.wipe()
 
 
 class Frames:
-    """Collects bytes as they arrive and hands out whole messages of one direction (`REQUESTS` or `REPLIES`)."""
+    """Takes bytes as they arrive and hands out whole messages of one direction (`REQUESTS` or `REPLIES`)."""
 
     def __init__(self, direction: dict[int, type[Message]]) -> None:
         self._direction = direction
-        self._buffer = bytearray()
+        self._partial: _Partial | None = None
 
     def feed(self, data: bytes | memoryview) -> Iterator[tuple[int, Message]]:
         """All messages that are complete now, with their request numbers. Raises ProtocolError; the stream is then unusable."""
-        buffer = self._buffer
-        if not buffer and len(data) >= HEAD.size:
-            # nearly always exactly one frame arrives, which needs no buffer
-            length, kind, number = HEAD.unpack_from(data)
-            if len(data) == 4 + length:
-                yield number, _parse_kind(kind, bytes(data[HEAD.size :]), self._direction)
-                return
-        buffer += data
-        at = 0
-        try:
-            while len(buffer) - at >= HEAD.size:
-                length, kind, number = HEAD.unpack_from(buffer, at)
-                if not HEAD.size - 4 <= length <= MAX_FRAME:
-                    raise ProtocolError(f"a frame of {length} bytes")
-                if len(buffer) - at < 4 + length:
-                    break
-                body = bytes(buffer[at + HEAD.size : at + 4 + length])
-                # what was read may hold a PIN: it does not linger in the buffer
-                buffer[at : at + 4 + length] = bytes(4 + length)
-                at += 4 + length
-                yield number, _parse_kind(kind, body, self._direction)
-        finally:
-            del buffer[:at]
+        rest = memoryview(data)
+        while len(rest):
+            if self._partial is None and len(rest) >= HEAD.size:
+                # nearly always exactly one frame arrives, which need not be kept
+                length, kind, number = HEAD.unpack_from(rest)
+                end = _end(length)
+                if end <= len(rest):
+                    body, rest = rest[HEAD.size : end], rest[end:]
+                    yield number, _parse_kind(kind, body, self._direction)
+                    continue
+            if self._partial is None:
+                self._partial = _Partial(locked=self._direction is REQUESTS)
+            rest = self._partial.take(rest)
+            if complete := self._partial.message(self._direction):
+                self._partial = None
+                yield complete
+
+
+def _end(length: int) -> int:
+    """How long a frame is with its length field. Raises ProtocolError."""
+    if not HEAD.size - 4 <= length <= MAX_FRAME:
+        raise ProtocolError(f"a frame of {length} bytes")
+    return 4 + length

@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 Login belongs to the whole process, not to a session, so one session for each token is enough for a worker that does one thing
-at a time (beside the one through which python-pkcs11 logged in).  The session stays open and object handles stay known: a signature
+at a time (beside the one in which it logged in).  The session stays open and object handles stay known: a signature
 then costs no search.
 An object is named to the daemon by a reference, a small number that is never used again, so that a stale name cannot reach
 another object.
@@ -19,6 +19,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from tlspool_core.secret import Secret
 from tlspool_pkcs11 import library as ck
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.faults import (
@@ -91,7 +92,7 @@ class Sessions:
             session = self._sessions[slot] = self._library.open_session(slot)
         return session
 
-    def login(self, slot: int, pin: bytes | None) -> None:
+    def login(self, slot: int, pin: Secret | None) -> None:
         """Log in; being logged in already is as good."""
         try:
             self._library.login(slot, pin)
@@ -142,8 +143,9 @@ class Sessions:
         return self._sign(self._session(slot), handle, request)
 
     def _sign(self, session: int, handle: int, request: wire.Sign) -> bytes:
-        pin = request.pin if request.authenticate else None
-        return self._library.sign(session, handle, request.mechanism, request.parameters, request.data, pin)
+        if request.authenticate:
+            return self._library.sign_with_login(session, handle, request.mechanism, request.parameters, request.data, request.pin)
+        return self._library.sign(session, handle, request.mechanism, request.parameters, request.data)
 
     def agree(self, reference: int, public: bytes, length: int) -> bytes:
         """The shared secret of a private key and a public point. Raises CryptokiError and UnknownReference."""

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from tlspool_core.api import Key, KeyInfo, KeyStore, KeyStoreError, PinRequest
+from tlspool_core.api import AskPin, Key, KeyInfo, KeyStore, KeyStoreError
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
 from tlspool_pkcs11.discovery import configured_modules, default_rows, vendor_rows
@@ -39,7 +39,7 @@ class Pkcs11Store(KeyStore):
         self._complaints: Sequence[str] = ()
         self._lookup: Lookup | None = None
 
-    async def start(self, settings: Mapping[str, Any], ask_pin: Callable[[PinRequest], Awaitable[str | None]]) -> None:
+    async def start(self, settings: Mapping[str, Any], ask_pin: AskPin) -> None:
         """Start a worker for each module; one that takes long comes when it comes.
 
         Raises ValueError naming the key of the configuration that is wrong.

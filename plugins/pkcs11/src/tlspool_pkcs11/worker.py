@@ -8,6 +8,9 @@ daemon's configuration and therefore not by the command line, which other users 
 
 A fault of the library that arrives as a return value is answered with its number.  Anything worse - a crash, a hang - is for
 the daemon to notice and to answer with a new process; nothing here tries to survive it.
+
+Requests are read into locked memory; a PIN is in a `Secret` from there to C_Login, after which nothing is left of it but what the
+library keeps.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
+from tlspool_core.secret import Secret, locking_fault
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.confinement import confine
 from tlspool_pkcs11.cryptoki import Cryptoki
@@ -47,7 +52,7 @@ class Worker:
     def answer(self, request: wire.Message) -> wire.Message:
         """The reply to one request; never raises for what the library does."""
         try:
-            if type(request) is wire.Sign:
+            if type(request) is wire.Sign and request.pin is None:
                 return wire.Value(self._loaded.sign(request))
             return self._answer_other(request)
         except CryptokiError as error:
@@ -68,8 +73,12 @@ class Worker:
             case wire.ListTokens():
                 return wire.Tokens(self._loaded.tokens())
             case wire.Login(slot, protected, pin):
-                self._loaded.login(slot, None if protected else pin)
+                with pin or nullcontext():
+                    self._loaded.login(slot, None if protected else pin)
                 return wire.Done()
+            case wire.Sign(pin=Secret() as pin):
+                with pin:
+                    return wire.Value(self._loaded.sign(request))
             case wire.ListObjects(slot):
                 return wire.Objects(self._loaded.objects(slot))
             case wire.ReadValue(reference):
@@ -84,19 +93,19 @@ class Worker:
             raise Refused("a token library is loaded already")
         library, info = self._loader(request)
         self._sessions = Sessions(library)
-        return wire.Loaded(info.manufacturer, info.description, *info.version)
+        return wire.Loaded(info.manufacturer, info.description, *info.version, locking_fault())
 
 
 def serve(channel: socket.socket, worker: Worker) -> None:
     """Answer requests until the other side closes. Raises ProtocolError and OSError."""
     frames = wire.Frames(wire.REQUESTS)
-    buffer = bytearray(_RECEIVE)
-    view = memoryview(buffer)
-    while length := channel.recv_into(buffer):
-        for number, request in frames.feed(view[:length]):
-            channel.sendall(wire.build(number, worker.answer(request)))
-        # it may have carried a PIN
-        view[:length] = bytes(length)
+    with Secret(_RECEIVE) as buffer:
+        view = buffer.view
+        while length := channel.recv_into(view):
+            for number, request in frames.feed(view[:length]):
+                channel.sendall(wire.build(number, worker.answer(request)))
+            # it may have carried a part of a PIN
+            view[:length] = bytes(length)
 
 
 def main() -> None:
