@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,73 @@ def test_the_keeper_renews_a_cache_that_nobody_uses(realm: Any, tmp_path: Path) 
     renewed = tickets.granting(whose)
     assert renewed.ticket != first.ticket and renewed.client == first.client
     assert file.read_bytes() == before
+
+
+def test_a_cache_is_copied_by_one_at_a_time(realm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    realm.kinit(f"FILE:{tmp_path}/cache", "mary", "sesame")
+    tickets, whose, copied = Tickets(), source("mary@KDH.EXAMPLE", ccache=f"FILE:{tmp_path}/cache"), []
+    copy, second = mit.copied, threading.Event()
+
+    def slow(source: Source) -> Any:
+        copied.append(source)
+        second.wait(1 if len(copied) == 1 else 0)  # whoever comes meanwhile must wait, and find it done
+        return copy(source)
+
+    monkeypatch.setattr(mit, "copied", slow)
+    askers = [threading.Thread(target=tickets.granting, args=(whose,)) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(60)
+    assert len(copied) == 1
+
+
+@pytest.mark.parametrize("does", ["kinit", "kdestroy"])
+def test_what_the_owner_does_while_the_old_ticket_is_renewed_counts(
+    realm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    """What comes of the renewal is dropped then: the cache may be somebody else's, or nobody's."""
+    file, clock = tmp_path / "cache", [time.time()]
+    tickets, whose, renew = Tickets(margin=300, now=lambda: clock[0]), Source(ccache=f"FILE:{file}"), mit.renewed
+    realm.kinit(f"FILE:{file}", "mary", "sesame", "-r", "1d", "-l", "10m")
+    clock[0] = tickets.granting(whose).ends - 200
+
+    def meanwhile(purse: mit.Purse) -> mit.Purse:
+        if does == "kinit":
+            realm.kinit(f"FILE:{file}", "john", "", "-k", "-t", realm.users)
+        else:
+            file.unlink()
+        clock[0] += 6
+        with nullcontext() if does == "kinit" else pytest.raises(KerberosError):
+            tickets._look_into_cache(tickets._wallet(whose))
+        return renew(purse)
+
+    monkeypatch.setattr(mit, "renewed", meanwhile)
+    tickets.renew_due()
+    if does == "kinit":
+        assert str(tickets.granting(whose).client) == "john@KDH.EXAMPLE"
+    else:
+        assert tickets._wallet(whose).purse is None
+
+
+def test_a_ticket_that_comes_after_its_owner_has_left_is_not_kept(
+    realm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, clock = tmp_path / "cache", [time.time()]
+    tickets, whose, ask = Tickets(now=lambda: clock[0]), Source(ccache=f"FILE:{file}"), mit.service_ticket
+    realm.kinit(f"FILE:{file}", "mary", "sesame")
+
+    def meanwhile(*arguments: Any) -> Any:
+        realm.kinit(f"FILE:{file}", "john", "", "-k", "-t", realm.users)
+        clock[0] += 6
+        tickets.granting(whose)
+        return ask(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mit, "service_ticket", meanwhile)
+        assert str(tickets.get(whose, AT_WEB).client) == "mary@KDH.EXAMPLE"  # who asked for it was Mary
+    assert tickets.held(whose, AT_WEB) is None
+    assert str(tickets.get(whose, AT_WEB).client) == "john@KDH.EXAMPLE"
 
 
 def test_a_cache_that_has_ended_says_so(realm: Any, tmp_path: Path) -> None:

@@ -42,6 +42,9 @@ Services = tuple[Principal, ...]
 class _Wallet:
     source: Source
     lock: threading.Lock = field(default_factory=threading.Lock)  # held by who asks the KDC for the ticket-granting ticket
+    state: threading.RLock = field(
+        default_factory=threading.RLock
+    )  # held by who changes the purse, or looks into the owner's cache
     purse: Purse | None = None
     tickets: dict[tuple[Services, bytes], ClientTicket] = field(default_factory=dict)
     before: Purse | None = None  # the purse that was replaced last: somebody may still be asking by it
@@ -124,20 +127,25 @@ class Tickets:
 
     def _look_into_cache(self, wallet: _Wallet) -> None:
         """Copy the owner's cache if it has changed. Raises KerberosError if it cannot be used any more."""
-        if self._now() - wallet.seen <= _CACHE_SEEN:
-            return
-        try:
-            found = mit.copied(wallet.source)
-        except KerberosError:
-            self._put(wallet, None)
-            wallet.copied = None
-            raise
-        wallet.seen = self._now()
-        before, wallet.copied = wallet.copied, found
-        if before is not None and wallet.purse is not None and (before.client, before.granting) == (found.client, found.granting):
-            mit.forget(found)
-        else:
-            self._put(wallet, found)
+        with wallet.state:
+            if self._now() - wallet.seen <= _CACHE_SEEN:
+                return
+            try:
+                found = mit.copied(wallet.source)
+            except KerberosError:
+                self._put(wallet, None)
+                wallet.copied = None
+                raise
+            wallet.seen = self._now()
+            before, wallet.copied = wallet.copied, found
+            if (
+                before is not None
+                and wallet.purse is not None
+                and (before.client, before.granting) == (found.client, found.granting)
+            ):
+                mit.forget(found)
+            else:
+                self._put(wallet, found)
 
     def _refill(self, wallet: _Wallet, unless: Purse | None = None) -> Purse:
         """Renew or ask anew. `unless`: what was found wanting; if another has come meanwhile, that is it."""
@@ -147,8 +155,14 @@ class Tickets:
             if purse is not None and purse is not unless and (purse.granting is None or self._lasts(purse.granting, self.margin)):
                 return purse
             filled = self._renewed(wallet, purse, realm) or self._initial(wallet, realm)
-            self._put(wallet, filled)
-            return filled
+            with wallet.state:
+                if wallet.purse is purse:
+                    self._put(wallet, filled)
+                    return filled
+                mit.forget(filled)  # the owner of a cache was quicker, and may be somebody else now, or have destroyed it
+                if wallet.purse is None:
+                    raise KerberosError(f"the tickets in {wallet.source.ccache} have gone meanwhile")
+                return wallet.purse
 
     def _renewed(self, wallet: _Wallet, purse: Purse | None, realm: str) -> Purse | None:
         """The same, lasting longer; None if it cannot be renewed, and there is a way to ask anew."""
@@ -183,10 +197,12 @@ class Tickets:
 
     def _put(self, wallet: _Wallet, purse: Purse | None) -> None:
         """Tickets for services stay if they are of the same client; somebody else's go."""
-        old, wallet.purse, wallet.used = wallet.purse, purse, False
-        if purse is None or old is None or old.client != purse.client:
-            wallet.tickets = {}
-        if old is not None:
+        with wallet.state:
+            old, wallet.purse, wallet.used = wallet.purse, purse, False
+            if purse is None or old is None or old.client != purse.client:
+                wallet.tickets = {}
+            if old is None:
+                return
             oldest, wallet.before = wallet.before, old
             if oldest is not None:
                 mit.forget(oldest)
@@ -203,8 +219,10 @@ class Tickets:
             return self._gate.ask(realm, lambda: mit.service_ticket(purse, services, second_ticket), stranger=stranger is not None)
 
         fresh = ask() if stranger is None else self.strangers.ask(stranger, (purse.client, *key), ask)
-        kept = {known: ticket for known, ticket in wallet.tickets.copy().items() if self._lasts(ticket, SPARE)}
-        wallet.tickets = {**dict(list(kept.items())[-_MOST_TICKETS + 1 :]), key: fresh}
+        with wallet.state:
+            if wallet.purse is not None and wallet.purse.client == purse.client:  # still, and not what the owner has destroyed
+                kept = {known: ticket for known, ticket in wallet.tickets.items() if self._lasts(ticket, SPARE)}
+                wallet.tickets = {**dict(list(kept.items())[-_MOST_TICKETS + 1 :]), key: fresh}
         return fresh
 
     def _lasts(self, ticket: ClientTicket, seconds: float) -> bool:
