@@ -97,7 +97,7 @@ case $target in
         plugin_packages
         apt_need gnutls-cli=gnutls-bin selfserv=libnss3-tools certutil=libnss3-tools pkcs11-tool=opensc \
             krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user freeradius=freeradius chromium=chromium \
-            mandoc=mandoc groff=groff-base pinentry-tty=pinentry-tty \
+            mandoc=mandoc groff=groff-base pinentry-tty=pinentry-tty systemd-analyze=systemd \
             /usr/lib/postgresql=postgresql slapd=slapd ldapwhoami=ldap-utils dovecot=dovecot-imapd \
             /usr/lib/dovecot/pop3=dovecot-pop3d /usr/lib/dovecot/managesieve=dovecot-managesieved
         bogo_packages

@@ -36,10 +36,13 @@ backend = "memory"
 class DaemonProcess:
     """A daemon; ended at the end of its test."""
 
-    def __init__(self, directory: Path, extra: str = "", *, real: bool = False, path: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, directory: Path, extra: str = "", *, real: bool = False, path: Sequence[Path] = (), within: Sequence[str] = ()
+    ) -> None:
         """`extra` is configuration: what stands before a line `---` goes to the top. `real`: with the installed plugins.
 
-        `path` is where modules are found beside those of this directory.
+        `path` is where modules are found beside those of this directory; `within`, what becomes the daemon in the end (a program, with
+        its arguments).
         """
         self.real = real
         self.directory = directory
@@ -52,7 +55,8 @@ class DaemonProcess:
             "PYTHONWARNINGS": "error",
         }
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", _RUN, str(self.config)], stderr=log, env=environment)
+            command = [*within, sys.executable, "-c", _RUN, str(self.config)]
+            self.process = subprocess.Popen(command, stderr=log, env=environment)
         self.pool = Pool(self.path, patience=15)
 
     def configure(self, extra: str) -> None:
