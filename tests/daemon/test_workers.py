@@ -129,6 +129,26 @@ def test_a_crashed_worker_is_replaced(daemon: DaemonProcess) -> None:
         pool.close()
 
 
+@pytest.mark.parametrize("when", ["in the midst of the start", "before a worker is replaced"])
+def test_a_worker_that_starts_serves_by_the_configuration_of_now(daemons: Callable[..., DaemonProcess], when: str) -> None:
+    daemon = daemons(WORKERS)  # of which one serves already
+    if when == "before a worker is replaced":
+        eventually(lambda: "all workers serve" in daemon.text)
+    daemon.configure("workers = 3\n---\n[tls]\nversions = ['1.2']\n")
+    daemon.signal(signal.SIGHUP)
+    eventually(lambda: daemon.text.count("configuration read anew") == 3)
+    if when == "before a worker is replaced":
+        os.kill(workers(daemon)[0], signal.SIGKILL)
+        eventually(lambda: daemon.text.count("configuration read anew") == 4)
+    assert len(workers(daemon)) == 3
+    for application in spread(daemon, 12):
+        server, client = both(application, application, {"localid": SERVER}, {"remoteid": SERVER})
+        assert client.version() == "TLSv1.2"
+        server.close()
+        client.close()
+        application.close()
+
+
 def test_reload_reaches_all(daemon: DaemonProcess) -> None:
     daemon.configure("workers = 3\n---\n[tls]\nversions = ['1.2']\n")
     daemon.signal(signal.SIGHUP)

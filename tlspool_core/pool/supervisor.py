@@ -9,6 +9,9 @@ share the listening sockets, and the seed of the ticket keys.
 A worker that ends before it ever served is a mistake in the configuration, and ends the pool.  One that ends later is replaced,
 after a pause that grows while it happens often.  A worker notices the end of the supervisor by a signal of the kernel.
 
+All workers start with the configuration that the supervisor has read.  So whoever becomes ready after a reload is told to reload, too:
+a worker that is just starting, whom the signal would end, and one that replaces another.
+
 A message may carry a PIN: all pass through one place in locked memory, where those with a PIN are overwritten at once.
 """
 
@@ -66,6 +69,7 @@ class Supervisor:
         self._stopping = False
         self._failed = False
         self._announced = False
+        self._reloaded = False
 
     def run(self) -> int:
         """Until all workers have ended; the exit status."""
@@ -171,12 +175,13 @@ class Supervisor:
             if number == signal.SIGCHLD:
                 self._reap()
             elif number == signal.SIGHUP:
-                self._pass_on(number)
+                self._reloaded = True
+                self._pass_on(number, [worker for worker in self._workers if worker.ready])
             else:
                 self._stop(number)
 
-    def _pass_on(self, number: int) -> None:
-        for worker in self._workers:
+    def _pass_on(self, number: int, workers: Sequence[Worker]) -> None:
+        for worker in workers:
             if worker.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, number)
@@ -187,7 +192,7 @@ class Supervisor:
             self._stopping = True
             for listener in self._listeners:
                 listener.close()
-        self._pass_on(number)
+        self._pass_on(number, self._workers)
 
     # --- messages ------------------------------------------------------------------------------------------------------------
 
@@ -230,6 +235,8 @@ class Supervisor:
 
     def _is_ready(self, worker: Worker) -> None:
         worker.ready = True
+        if self._reloaded:
+            self._pass_on(signal.SIGHUP, [worker])
         if not self._announced and all(one.ready for one in self._workers):
             self._announced = True
             notify.ready()
