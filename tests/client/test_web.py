@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -59,6 +60,41 @@ def test_a_header_that_ends_early(data: bytes) -> None:
 def test_a_wrong_header() -> None:
     with pytest.raises(ConnectionAbortedError, match="does not begin with"):
         enter(web.ByTunnel(), b"GET / HTTP/1.1\r\n\r\n")
+
+
+@pytest.mark.parametrize(("told", "other"), [(b"mary@example.com", b"eva1@example.com"), (b"www.example.com", b"xyz.example.com")])
+def test_a_header_that_contradicts_itself(told: bytes, other: bytes) -> None:
+    """Names stand in it twice: for us, and for other backends."""
+    assert SENT.count(told) == 2
+    place = SENT.index(told)
+    with pytest.raises(ConnectionAbortedError, match="names somebody else than the identity"):
+        enter(web.ByTunnel(), SENT[:place] + other + SENT[place + len(told) :])
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_an_address_is_named_once_for_both_kinds_of_sockets(family: int) -> None:
+    """A server that listens for IPv6 and IPv4 at once sees 10.0.0.1 as ::ffff:10.0.0.1."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::"
+    with socket.create_server((host, 0), family=family, dualstack_ipv6=family == socket.AF_INET6) as listener:
+        for peers, welcome in ((("127.0.0.0/8",), True), (("10.0.0.0/8", "::1"), False)):
+            with socket.create_connection(("127.0.0.1", listener.getsockname()[1])) as tunnel:
+                tunnel.sendall(SENT)
+                admitted = web.ByTunnel(peers=peers).admit(listener.accept()[0])
+                if welcome:
+                    asyncio.run(admitted).socket.close()
+                    continue
+                with pytest.raises(PermissionError, match=r"127\.0\.0\.1 is not trusted"):
+                    asyncio.run(admitted)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ECONNRESET])
+def test_what_keeps_everybody_out_is_told_aloud(
+    number: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web, "_complained", 0.0)
+    with caplog.at_level("INFO"):
+        web.log_refusal(OSError(number, "trouble"))
+    assert ("nobody gets in" in caplog.text) is (number != errno.ECONNRESET)
 
 
 def test_mistakes_of_configuration_are_seen_at_once() -> None:

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import re
+import resource
 import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import uvicorn
 import webapps
 import websockets.asyncio.client
+from gunicorn.config import Config
+from gunicorn.errors import ConfigError
 from test_openssl import CLIENT, SERVER, DaemonProcess, World, eventually
+from uvicorn.server import ServerState
 
 from tests.tools.conftest import ROOT, Tool, free_port, listens
 from tlspool_core.client import proxy_header
+from tlspool_core.client.asgi import PoolProtocol
+from tlspool_core.client.gunicorn import PoolWorker
 from tlspool_core.interfaces import Role
 
 HERE = Path(__file__).parent
@@ -238,6 +249,59 @@ def test_the_last_answer_of_a_process_is_whole(
     server = serve(kind, "open", arguments=arguments)
     answer = curl(world, server.where, "--limit-rate", "6M", "--output", os.devnull, "--write-out", "%{size_download}")
     assert (answer.returncode, answer.stdout) == (0, str(webapps.BIG)), answer.stderr
+
+
+@KINDS
+def test_a_server_without_descriptors_waits_for_some(world: World, serve: Callable[..., WebServer], kind: str) -> None:
+    server = serve(kind, "open")
+    assert curl(world, server.where).returncode == 0
+    pid = server.process.pid if kind == "uvicorn" else int(re.findall(r"Booting worker with pid: (\d+)", server.log.read_text())[0])
+    place = Path(f"/proc/{pid}/fd")
+    numbers = [int(path.name) for path in place.iterdir()]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(numbers) + 8, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]))
+    idle = [socket.create_connection(("127.0.0.1", int(server.where))) for _ in range(24)]
+    try:
+        if kind == "gunicorn":  # uvicorn may see to it before we do
+            eventually(lambda: "nobody gets in: [Errno 24] Too many open files" in server.log.read_text())
+        for sock in idle:
+            sock.settimeout(60)
+            with suppress(ConnectionResetError):
+                while sock.recv(100):  # each is let go of, some after their time for the handshake
+                    pass
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert server.told(curl(world, server.where, *as_mary(world)).stdout)["remoteid"] == "mary@example.com"
+        assert place.exists(), "it is the same process"
+        eventually(lambda: len(list(place.iterdir())) <= len(numbers) + 1)
+    finally:
+        for sock in idle:
+            sock.close()
+
+
+def test_a_connection_that_finds_no_descriptor_is_let_go(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn would keep it until the client leaves."""
+    transport, state = Mock(), ServerState()
+    monkeypatch.setattr(os, "dup", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+
+    async def main() -> None:
+        PoolProtocol(uvicorn.Config(webapps.application), state, {}).connection_made(transport)
+
+    asyncio.run(main())
+    transport.abort.assert_called_once()
+    assert not state.connections and "Too many open files" in caplog.text
+
+
+def test_tls_beside_that_of_the_pool_is_refused_by_uvicorn(world: World, serve: Callable[..., WebServer]) -> None:
+    certificate, key = world.pair(SERVER, Role.SERVER, "twice")
+    server = serve("uvicorn", "open", arguments=("--ssl-certfile", certificate, "--ssl-keyfile", key, "webapps:application"))
+    assert curl(world, server.where).returncode != 0
+    eventually(lambda: "nobody gets in: TLS is the pool's: leave out uvicorn's options" in server.log.read_text())
+
+
+def test_tls_beside_that_of_the_pool_is_refused_by_gunicorn() -> None:
+    config = Config()
+    config.set("certfile", "/etc/ssl/some.pem")
+    with pytest.raises(ConfigError, match="TLS is the pool's: leave out certfile and keyfile"):
+        PoolWorker.check_config(config, None)
 
 
 @KINDS

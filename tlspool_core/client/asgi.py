@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -59,12 +60,18 @@ class PoolProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket; uvicorn's transport reads nothing of it."""
         transport = cast(asyncio.Transport, transport)  # uvloop's are none by their class
-        sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        transport.abort()  # closes its descriptor, and leaves the connection alone
         turns = _turns(self._loop)
-        if turns.waiting >= WAITING:
-            sock.close()
+        try:
+            if self._config.is_ssl:
+                raise PermissionError("TLS is the pool's: leave out uvicorn's options that begin with --ssl")
+            if turns.waiting >= WAITING:
+                raise OSError(errno.ENOBUFS, f"{WAITING} connections wait for others' handshakes")
+            sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except OSError as fault:
+            web.log_refusal(fault)
             return
+        finally:
+            transport.abort()  # closes its descriptor, and leaves the connection alone
         self._connections.add(self)
         self._task = self._loop.create_task(self._enter(sock, turns))
 

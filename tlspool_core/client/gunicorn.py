@@ -9,7 +9,8 @@ Theory of operation
 -------------------
 The worker is gunicorn's own with threads.  Between accepting and the first request an entrance (see `web`) makes plaintext of the
 connection, on an event loop in a thread of its own: a slow handshake holds up neither the accepting nor a thread that serves requests.
-There are `web.HANDSHAKES` of them at a time and no more; meanwhile connections wait in the kernel's queue.
+There are `web.HANDSHAKES` of them at a time and no more; meanwhile connections wait in the kernel's queue.  They wait there, too, when there
+are no descriptors left: each connection takes up to three of them while it shakes hands, and one later.
 
 What was proven hangs on the plaintext socket, which gunicorn hands to the application's wrapper with each request.
 """
@@ -20,14 +21,17 @@ import asyncio
 import errno
 import socket
 import threading
+import time
 from concurrent.futures import Future
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+from gunicorn.errors import ConfigError
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from tlspool_core.client import web
 
-_NOT_NOW = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
+_NOT_NOW: Final = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
+_PAUSE: Final = 0.5  # seconds without accepting, when descriptors run out
 
 
 class PlaintextSocket(socket.socket):
@@ -49,9 +53,17 @@ class PoolWorker(ThreadWorker):  # type: ignore[misc] # no type information is p
     entrance: ClassVar[web.Entrance] = web.ByPool()
     wsgi: Any
 
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Before anything is started. Raises ConfigError if gunicorn is to do TLS as well."""
+        super().check_config(cfg, log)
+        if cfg.is_ssl:
+            raise ConfigError("TLS is the pool's: leave out certfile and keyfile")
+
     def init_process(self) -> None:
         """In the worker's process: start the event loop, then serve."""
         self._entering = 0
+        self._resume = 0.0  # when descriptors are looked for again, by the monotonic clock
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="entrance", daemon=True).start()
         super().init_process()
@@ -68,15 +80,19 @@ class PoolWorker(ThreadWorker):  # type: ignore[misc] # no type information is p
         self.wsgi = identified
 
     def set_accept_enabled(self, enabled: bool) -> None:
-        """Not while there are as many handshakes as there may be."""
-        super().set_accept_enabled(enabled and self._entering < web.HANDSHAKES)
+        """Not while there are as many handshakes as there may be, or no descriptors."""
+        super().set_accept_enabled(enabled and self._entering < web.HANDSHAKES and time.monotonic() >= self._resume)
 
     def accept(self, listener: Any) -> None:
         """Take a connection, and have it made plaintext."""
         try:
             sock, _ = listener.accept()
         except OSError as fault:
-            if fault.errno not in _NOT_NOW:
+            if fault.errno in web.EXHAUSTED:
+                web.log_refusal(fault)
+                self._resume = time.monotonic() + _PAUSE
+                self.set_accept_enabled(False)
+            elif fault.errno not in _NOT_NOW:
                 raise
             return
         self.nr_conns += 1

@@ -113,10 +113,13 @@ def parse(fixed: bytes, body: bytes) -> Facts | None:
         raise MalformedHeader("the header has a checksum, which is not supported")
     ssl = told.get(SSL)
     secure, verified, inner = _parse_ssl(ssl) if ssl is not None else (False, False, {})
-    remoteid = _text(told, REMOTEID)
+    remoteid, localid = _text(told, REMOTEID), _text(told, LOCALID)
     if remoteid and not verified:
         raise MalformedHeader("an identity is named that was not verified")
-    texts = _text(told, LOCALID), remoteid, _text(inner, SSL_VERSION), _text(inner, SSL_CIPHER), _text(told, ALPN)
+    for kind, name, identity in ((SSL_CN, inner.get(SSL_CN), remoteid), (AUTHORITY, told.get(AUTHORITY), localid)):
+        if name is not None and identity and name != identity.encode():
+            raise MalformedHeader(f"TLV {kind:#04x} names somebody else than the identity")
+    texts = localid, remoteid, _text(inner, SSL_VERSION), _text(inner, SSL_CIPHER), _text(told, ALPN)
     return Facts(*_parse_addresses(family, body[:size]), *texts, secure)
 
 

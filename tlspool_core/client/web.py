@@ -19,6 +19,7 @@ plaintext sockets.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -197,8 +198,9 @@ class ByTunnel:
             uid = _PEER_CREDENTIALS.unpack(packed)[1]
             trusted, who = uid in (0, os.geteuid(), *self.uids), f"user {uid}"
         else:
-            who = sock.getpeername()[0].partition("%")[0]
-            trusted = any(ip_address(who) in network for network in self._networks)
+            address = ip_address(sock.getpeername()[0].partition("%")[0])
+            address = getattr(address, "ipv4_mapped", None) or address  # what a socket for both calls an IPv4 address
+            trusted, who = any(address in network for network in self._networks), str(address)
         if not trusted:
             raise PermissionError(f"{who} is not trusted to be a tunnel; name it in ByTunnel(uids=..., peers=...)")
 
@@ -227,13 +229,19 @@ _OURS: Final = frozenset(
         ErrorCode.FACILITY_STARTTLS,
     }
 )
+# and what no client alone causes
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _complained = 0.0
+
+
+def _is_ours(fault: OSError) -> bool:
+    return isinstance(fault, PermissionError) or fault.errno in EXHAUSTED or getattr(fault, "code", None) in _OURS
 
 
 def log_refusal(fault: Exception) -> None:
     """Why somebody did not get in: clients' faults quietly; what keeps everybody out aloud, but no more than once a second."""
     global _complained
-    if isinstance(fault, OSError) and not isinstance(fault, PermissionError) and getattr(fault, "code", None) not in _OURS:
+    if isinstance(fault, OSError) and not _is_ours(fault):
         log.info("refused: %s", str(fault) or type(fault).__name__)
         return
     now = time.monotonic()
