@@ -260,6 +260,19 @@ def test_curl_is_refused_with_a_reason(world: World, web: Callable[..., Web], ve
     assert site.errors.pop().code == ErrorCode.LOCALID_NOT_FOUND
 
 
+def test_an_identity_that_is_too_long_to_be_told_is_refused(world: World, web: Callable[..., Web]) -> None:
+    """The packets of the socket protocol have 127 bytes for it."""
+    site = web()
+    names = [f"{'u' * (127 - len(rest) + more)}{rest}" for rest in ("@" + "d" * 40 + ".example.com",) for more in (0, 1)]
+    pairs = [world.pair(name, Role.CLIENT, f"long{number}") for number, name in enumerate(names)]
+    answers = [curl(world, site.port, "--cert", certificate, "--key", key) for certificate, key in pairs]
+    assert names[0] in answers[0][1] and answers[1][0]
+    eventually(lambda: site.errors)
+    error = site.errors.pop()
+    assert error.code == ErrorCode.REMOTEID_REFUSED and "has 128 bytes" in error.text
+    assert "fault in a session" not in world.daemon.text
+
+
 @pytest.mark.parametrize("version", ["-tls1_3", "-tls1_2"])
 def test_openssl_resumes(world: World, web: Callable[..., Web], version: str) -> None:
     site = web(flags=StartTlsFlags.IGNORE_REMOTEID)

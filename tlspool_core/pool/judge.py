@@ -16,6 +16,7 @@ from tlspool_core.tls.questions import JudgePeer
 from tlspool_core.tls.seams import PeerCredential
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import IpProtocol
+from tlspool_core.wire.messages import MAX_IDENTITY
 
 if TYPE_CHECKING:
     from tlspool_core.pool.answers import Answers
@@ -66,6 +67,10 @@ async def judge(pool: Pool, context: PeerContext, mode: RemoteIdentity, kind: Cr
     except PeerRefused as refused:
         say(log, logging.INFO, "peer not acceptable", why=refused.explanation)
         raise _refusal(context.peer, mode, refused) from None
+    size = len(str(judgement.identity or "").encode())
+    if size > MAX_IDENTITY:
+        reason = f"The remote identity has {size} bytes, and no more than {MAX_IDENTITY} can be told to an application"
+        raise Refusal(alerts.CertificateUnknown("identity"), WireError(ErrorCode.REMOTEID_REFUSED, reason))
     say(log, logging.DEBUG, "peer acceptable", why=judgement.explanation)
     return judgement.identity
 

@@ -30,6 +30,7 @@ from tlspool_core.wire.flags import (
 )
 
 NO_CTLKEY = bytes(16)
+MAX_IDENTITY = 127  # bytes of UTF-8 of one identity
 MAX_PRNG = 350  # bytes of output in one PRNG answer
 MAX_PRNG_INPUT = 334  # bytes of label and context together
 MAX_INFO = 334  # bytes of one fact
