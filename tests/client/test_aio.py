@@ -21,6 +21,7 @@ from tlspool_core.client import (
     aio,
     options,
 )
+from tlspool_core.client.aio_link import Link
 from tlspool_core.wire.messages import (
     AccountingInterim,
     AccountingStart,
@@ -215,6 +216,22 @@ async def test_a_cancelled_task_hands_on_the_lead(scripted: Any) -> None:
                     await link.ask(Ping())
                 go.set()
     assert heard == [Ping("20261123second@here", 1)]
+
+
+async def test_a_request_that_is_called_off_before_it_went_leaves_its_number_free() -> None:
+    """A pool that does not read would use up the numbers of a server otherwise, and for good."""
+    ours, theirs = socket.socketpair()
+    link = Link(ours)
+    with theirs, anyio.fail_after(20):
+        with anyio.move_on_after(0.05):  # until the buffers are full
+            while True:
+                await link.begin(Ping())
+        sent = len(link._talks)
+        for _ in range(3):
+            with anyio.move_on_after(0.01):
+                await link.begin(Ping())
+        assert (len(link._talks), link._books._abandoned) == (sent, set())
+        link.close()
 
 
 async def test_many_tasks_share_one_connection(scripted: Any) -> None:

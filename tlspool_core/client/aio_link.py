@@ -89,6 +89,7 @@ class Link:
         try:
             await self._send(data, descriptor)
         except BaseException:
+            talk.answered = True  # nothing of it went, so no answer will come that could be taken for another's
             self.end(talk)
             raise
         return talk
