@@ -90,9 +90,11 @@ class Pinentry:
         """Up to OK. Raises Cancelled for ERR."""
         for _ in range(_MAX_LINES):
             line = self._line()
-            word = bytes(line[:4]).partition(b" ")[0]  # of a PIN no more than two octets
-            if word == b"D" and secret is not None:
-                self._unescape(line[2:], secret)
+            if bytes(line[:2]) == b"D ":
+                if secret is not None:
+                    self._unescape(line[2:], secret)
+                continue
+            word = bytes(line[:4]).partition(b" ")[0]
             if word == b"OK":
                 return
             if word == b"ERR":

@@ -365,9 +365,13 @@ def _secret(field: memoryview) -> Secret | None:
     if not field:
         return None
     secret = Secret.of(field)
-    if not field.readonly:
-        field[:] = bytes(len(field))
+    _overwrite(field)
     return secret
+
+
+def _overwrite(received: memoryview) -> None:
+    if not received.readonly:
+        received[:] = bytes(len(received))
 
 
 def _parse_sign(body: memoryview) -> Sign:
@@ -428,6 +432,8 @@ class _Partial:
         taken = data[: len(self._view) - self._filled]
         self._view[self._filled : self._filled + len(taken)] = taken
         self._filled += len(taken)
+        if self._locked:
+            _overwrite(taken)
         if not self._end and self._filled == HEAD.size:
             self._make_room()
         return data[len(taken) :]
