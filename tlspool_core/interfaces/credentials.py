@@ -58,6 +58,19 @@ class PeerContext:
     credential_type: str = ""  # name of the type of `peer`; "" if it showed nothing
     own_roles: Role | None = None  # those of the local credential that was used; None: none was
 
+    @property
+    def peer_host(self) -> IPv4Address | IPv6Address | None:
+        """The address in `peer_address` without its port; None if the connection has none, as between processes of one host."""
+        return _host(self.peer_address)
+
+
+def _host(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -128,22 +141,12 @@ class SessionContext:
     rests_on: Callable[[str], None] = lambda uri: None
 
     @property
-    def peer_host(self) -> IPv4Address | IPv6Address | None:
-        """The address in `peer_address` without its port; None if the connection has none, as between processes of one host."""
-        host = self.peer_address.rpartition(":")[0].strip("[]")
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return None
-        return getattr(address, "ipv4_mapped", None) or address
-
-    @property
     def peer_network(self) -> str:
         """What limits take for one peer, whatever port it comes from: an address of IPv4, or the 64 bits of IPv6 that are not its own choice.
 
         Empty for a connection without addresses.
         """
-        address = self.peer_host
+        address = _host(self.peer_address)
         if isinstance(address, IPv6Address):
             return f"{IPv6Address(int(address) >> 64 << 64)}/64"
         return "" if address is None else str(address)

@@ -42,6 +42,10 @@ class Realm:
         done = subprocess.run(command, env=self.environment, input=text, capture_output=True, text=True, check=True)
         assert "while" not in done.stderr, done.stderr
 
+    def add(self, *names: str) -> None:
+        """Further users of the first realm, whose password is sesame."""
+        self.admin(REALM, *(f"addprinc -pw sesame {name}" for name in names))
+
     def kinit(self, cache: str, user: str, password: str, *options: str) -> None:
         """Put a ticket-granting ticket into a cache."""
         command = ["kinit", "-c", cache, *options, user]

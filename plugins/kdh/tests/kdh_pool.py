@@ -48,12 +48,14 @@ class World:
     A second pool can use the databases and the token of a first one.
     """
 
-    def __init__(self, home: Path, realm: Any, extra: str = "", like: World | None = None, known: str = REALMS) -> None:
+    def __init__(
+        self, home: Path, realm: Any, extra: str = "", like: World | None = None, known: str = REALMS, kerberos: str = ""
+    ) -> None:
         self.home, self.socket, self.config = home, home / "s", home / "pool.toml"
         self.base = base = like.base if like is not None else home
         self.config.write_text(
             f'{extra}\n[[socket]]\npath = "{self.socket}"\n[config]\nbackend = "lmdb"\npath = "{base}/db"\n'
-            f'[credential.kerberos]\nreplay_cache = "{base}/replay"\n[credential.kerberos.realms]\n{known}'
+            f'[credential.kerberos]\nreplay_cache = "{base}/replay"\n{kerberos}\n[credential.kerberos.realms]\n{known}'
             + (PKCS11.format(home=base, module=SOFTHSM) if SOFTHSM is not None else "")
         )
         self.environment = realm.environment | {"TLSPOOL_CONFIG": str(self.config), "TLSPOOL_SOCKET": str(self.socket)}
@@ -114,9 +116,9 @@ class World:
         options = ("--role", role, *(("--key", key) if key else ()), *(("--expression", expression) if expression else ()))
         self.tlspool("localid", "add", identity, "--type", "kerberos", *options, "-", stdin=json.dumps(account).encode())
 
-    def both(self, server: dict[str, Any], client: dict[str, Any]) -> list[Any]:
+    def both(self, server: dict[str, Any], client: dict[str, Any], ends: Any = None) -> list[Any]:
         """STARTTLS at both ends of one connection; each outcome is a session or an error."""
-        ends = socket.socketpair()
+        ends = ends or socket.socketpair()
 
         def run(call: Any, end: socket.socket, wishes: dict[str, Any]) -> Any:
             try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -292,6 +293,34 @@ def test_tickets_that_no_kdc_should_have_made(realm: Any, held: ClientTicket) ->
         service.open(seal(key, key={"keytype": 23, "keyvalue": bytes(16)}))
     with pytest.raises(BadCertificate, match="cannot be seen"):
         service.open(seal(key, cname={"name-type": 1, "name-string": ["john\0"]}))
+
+
+ADDRESSES = [(2, "192.0.2.1"), (24, "2001:db8::1")]
+NETBIOS = {"addr-type": 20, "address": b"HOST            "}
+
+
+@pytest.mark.parametrize(
+    ("caddr", "host", "good"),
+    [
+        (None, "198.51.100.1", True),
+        (None, None, True),
+        ([], "198.51.100.1", True),
+        (ADDRESSES, "192.0.2.1", True),
+        (ADDRESSES, "2001:db8::1", True),
+        (ADDRESSES, "192.0.2.2", False),
+        (ADDRESSES, "2001:db8::2", False),
+        (ADDRESSES, None, False),
+        ([(24, "::192.0.2.1")], "192.0.2.1", False),
+        ([NETBIOS], "192.0.2.1", True),
+        ([NETBIOS], None, True),
+        ([NETBIOS, *ADDRESSES], "192.0.2.2", False),
+    ],
+)
+def test_addresses_that_a_ticket_is_good_from(realm: Any, caddr: Any, host: str | None, good: bool) -> None:
+    key = keytab_keys(realm.services)(Principal.parse(WEB), 18, None)
+    made = caddr and [one if one is NETBIOS else {"addr-type": one[0], "address": ip_address(one[1]).packed} for one in caddr]
+    opened = Service(lambda *_: key).open(seal_ticket(key, **({} if made is None else {"caddr": made})))
+    assert opened.good_from(ip_address(host) if host else None) is good
 
 
 def seal_ticket(sealing: KerberosKey, **changes: Any) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from kdh_helpers import service_key, source
 from kdh_kerberos import SessionKey
 from kdh_peer import AlertCame, Client, Server
 from kdh_pool import ANNA, BOTH, CARL, DEAD, FAR, JOHN, MAIL, MARY, OLGA, WEB, World, needs_token
-from tlspool_kdh.tickets import Principal
+from tlspool_kdh.mit import keytab_keys
+from tlspool_kdh.tickets import Principal, Service
 from tlspool_kdh.wallet import Tickets
 
 from tlspool_core.client import InfoKind, PoolError
@@ -187,6 +189,47 @@ def test_the_pool_asks_no_kdc_with_what_grants_no_tickets(older: World, realm: A
             assert came.value.args[0] == b"\2\x31"  # access_denied
             with pytest.raises(PoolError, match=r"grants no tickets|malformed"):
                 outcome.result(20)
+
+
+# --- addresses in tickets -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connection(host: str) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The server's end, and the client's, whose address is that of the host, too."""
+    with socket.create_server((host, 0)) as listening, socket.create_connection(listening.getsockname(), 10) as client:
+        server, _ = listening.accept()
+        with server:
+            client.settimeout(None)
+            yield server, client
+
+
+def test_a_ticket_is_good_from_the_addresses_in_it(world: World, realm: Any, tmp_path: Path) -> None:
+    """As somebody wants it who says `kinit -a`: those of the host but loopback."""
+    cache, nina = f"FILE:{tmp_path}/cache", "nina@kdh.example"
+    realm.add("nina")
+    realm.kinit(cache, "nina", "sesame", "-a", "-S", f"http/{WEB}")
+    world.local(nina, "client", ccache=cache)
+    held = Tickets().get(source(ccache=cache), (Principal.parse(f"http/{WEB}@KDH.EXAMPLE"),))
+    addresses = Service(keytab_keys(realm.services)).open(held.ticket).addresses
+    wishes = {"localid": WEB}, {"localid": nina, "remoteid": WEB}
+    with connection("127.0.0.1") as ends:
+        server, client = world.both(*wishes, ends)
+        assert isinstance(server, PoolError) and "good from certain addresses only, and not from 127.0.0.1" in str(server)
+        if not isinstance(client, PoolError):
+            client.close()
+    for host in [str(ip_address(value)) for kind, value in addresses if kind == 2][:1]:  # where the host has any
+        with connection(host) as ends:
+            for session in agreed(world.both(*wishes, ends), WEB, nina):
+                session.close()
+    lax = World(tmp_path, realm, like=world, kerberos='addresses = "ignore"')
+    try:
+        with connection("127.0.0.1") as ends:
+            for session in agreed(lax.both(*wishes, ends), WEB, nina):
+                session.close()
+    finally:
+        lax.stop()
+        world.tlspool("localid", "remove", nina)
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------------------

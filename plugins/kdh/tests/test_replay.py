@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tlspool_kdh.plugin import KerberosType
 from tlspool_kdh.replay import SIZE, NoRoom, Repeated, ReplayCache
 
 ONCE = """
@@ -104,6 +105,36 @@ def test_files_that_will_not_do(tmp_path: Path) -> None:
             ReplayCache(tmp_path / name).open()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert (tmp_path / "short").read_bytes() == b"notes"
+
+
+def test_another_path_leaves_nothing_open(tmp_path: Path) -> None:
+    """As on a reload of the configuration, even one that is refused."""
+    kind, open_files = KerberosType(), Path("/proc/self/fd")
+    kind.configure({"replay_cache": str(tmp_path / "0")})
+    before = len([*open_files.iterdir()])
+    for number in range(3):
+        kind.configure({"replay_cache": str(tmp_path / f"{number}")})
+        kind._service.replays.once(b"one", 100, 0)
+        with pytest.raises(ValueError, match="realms"):
+            kind.configure({"replay_cache": str(tmp_path / "other"), "realms": {"A": "a.example", "B": "a.example"}})
+        with pytest.raises(Repeated):
+            kind._service.replays.once(b"one", 100, 0)
+        assert len([*open_files.iterdir()]) == before + 2  # one for locks, one of the mapping
+
+
+LOCK = "import fcntl, sys; file = open(sys.argv[1], 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+
+
+def test_a_process_that_was_stopped_stops_no_other(tmp_path: Path) -> None:
+    cache = ReplayCache(tmp_path / "replay")
+    cache.open()
+    command = [sys.executable, "-c", LOCK, str(tmp_path / "replay")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(NoRoom, match=r"keeps the replay cache .* locked"):
+            cache.once(b"one", 100, 0)
+        other.communicate()
+    cache.once(b"one", 100, 0)
 
 
 def test_the_whole_table_has_its_room_on_the_disk(tmp_path: Path) -> None:

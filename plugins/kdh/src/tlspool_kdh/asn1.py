@@ -66,10 +66,16 @@ class _Typed(core.Sequence):  # type: ignore[misc]
     _fields = (("type", core.Integer, _at(0)), ("data", core.OctetString, _at(1)))
 
 
-class _TypedList(core.SequenceOf):  # type: ignore[misc]
-    """HostAddresses and AuthorizationData alike."""
-
+class _AuthorizationData(core.SequenceOf):  # type: ignore[misc]
     _child_spec = _Typed
+
+
+class _Address(core.Sequence):  # type: ignore[misc]
+    _fields = (("addr-type", core.Integer, _at(0)), ("address", core.OctetString, _at(1)))
+
+
+class _HostAddresses(core.SequenceOf):  # type: ignore[misc]
+    _child_spec = _Address
 
 
 class EncTicketPart(core.Sequence):  # type: ignore[misc]
@@ -86,8 +92,8 @@ class EncTicketPart(core.Sequence):  # type: ignore[misc]
         ("starttime", core.GeneralizedTime, _at(6, optional=True)),
         ("endtime", core.GeneralizedTime, _at(7)),
         ("renew-till", core.GeneralizedTime, _at(8, optional=True)),
-        ("caddr", _TypedList, _at(9, optional=True)),
-        ("authorization-data", _TypedList, _at(10, optional=True)),
+        ("caddr", _HostAddresses, _at(9, optional=True)),
+        ("authorization-data", _AuthorizationData, _at(10, optional=True)),
     )
 
 
@@ -104,7 +110,7 @@ class Authenticator(core.Sequence):  # type: ignore[misc]
         ("ctime", core.GeneralizedTime, _at(5)),
         ("subkey", EncryptionKey, _at(6, optional=True)),
         ("seq-number", core.Integer, _at(7, optional=True)),
-        ("authorization-data", _TypedList, _at(8, optional=True)),
+        ("authorization-data", _AuthorizationData, _at(8, optional=True)),
     )
 
 

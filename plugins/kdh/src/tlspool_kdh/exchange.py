@@ -85,9 +85,10 @@ class TicketPeer:
 
 @dataclass(frozen=True, slots=True)
 class ServicePeer:
-    """A service that proved, by its Finished, to have opened our ticket."""
+    """A service that proved, by its Finished, to have opened our ticket; or a user, by a ticket of its own that we have `opened`."""
 
     principal: Principal
+    opened: OpenedTicket | None = None
     entries: Sequence[CertificateEntry] = ()
     certificate_type: int = TICKET_TYPE
 

@@ -48,7 +48,7 @@ from tlspool_kdh.mit import Source, keytab_keys
 from tlspool_kdh.relief import ClientRelief, Prefetch, ServerPrefetch, ServerRelief, UserRelief
 from tlspool_kdh.replay import ReplayCache, default_path
 from tlspool_kdh.sessions import ClientBox, ServerBox, SessionCredential, accepts_for, box
-from tlspool_kdh.tickets import Principal, Service
+from tlspool_kdh.tickets import OpenedTicket, Principal, Service
 from tlspool_kdh.wallet import Tickets
 
 TYPE = "kerberos"
@@ -59,13 +59,16 @@ _SETTINGS = {
     "extension": QUANTUM_RELIEF,
     "quantum_relief": "required",
     "replay_cache": "",
+    "addresses": "check",
     "asks_per_peer": 30,
     "asks_in_all": 300,
 }
 
 
 class RealmPredicate(Predicate):
-    """T, t: the KDC of a realm that the configuration knows vouches for the peer, and a client's ticket is for our local identity."""
+    """T, t: the KDC of a realm that the configuration knows vouches for the peer, whose ticket is good from where it comes, and if it
+    is a client's, for our local identity and the service.
+    """
 
     letter = "T"
     types = frozenset({TYPE})
@@ -79,9 +82,19 @@ class RealmPredicate(Predicate):
         assert isinstance(peer, TicketPeer | ServicePeer)
         if not self._kind.identities(peer):
             return Finding(Verdict.FALSE, f"{peer.principal} is in no realm that is known here")
-        if isinstance(peer, TicketPeer) and self._kind.realms.identity(peer.opened.service) != context.local_identity:
+        if isinstance(peer, TicketPeer) and not self._is_for_us(peer.opened, context):
             return Finding(Verdict.FALSE, f"the ticket is for {peer.opened.service}")
+        if peer.opened is not None and self._kind.checks_addresses and not peer.opened.good_from(context.peer_host):
+            where = context.peer_host or "a connection without addresses"
+            return Finding(
+                Verdict.FALSE,
+                f"the ticket is good from certain addresses only, and not from {where} ([credential.kerberos] addresses)",
+            )
         return Finding(Verdict.STRICT)
+
+    def _is_for_us(self, opened: OpenedTicket, context: PeerContext) -> bool:
+        local = context.local_identity
+        return local is not None and accepts_for(self._kind.realms, local, context.service)(opened.service)
 
 
 class KerberosType(CredentialType):
@@ -94,6 +107,7 @@ class KerberosType(CredentialType):
 
     def __init__(self) -> None:
         self.realms = Realms({})
+        self.checks_addresses = True
         self._keytabs: tuple[str, ...] = ()
         self._generation: int | None = None
         self._service = Service(self._find_key)
@@ -102,7 +116,8 @@ class KerberosType(CredentialType):
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         """[credential.kerberos]: realms (table of REALM = "domain"), clock_skew, ticket_margin (seconds), extension (code point),
-        quantum_relief ("required" or "optional"), replay_cache (absolute path of a file), asks_per_peer, asks_in_all (requests in a minute).
+        quantum_relief ("required" or "optional"), replay_cache (absolute path of a file), addresses ("check" or "ignore"), asks_per_peer
+        and asks_in_all (requests in a minute).
         """
         if unknown := sorted(set(settings) - set(_SETTINGS)):
             raise ValueError(f"[credential.kerberos] has no {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
@@ -114,8 +129,11 @@ class KerberosType(CredentialType):
             raise ValueError("[credential.kerberos] extension is a code point from 0xff04 to 0xffff")
         if values["quantum_relief"] not in ("required", "optional"):
             raise ValueError('[credential.kerberos] quantum_relief is "required" or "optional"')
+        if values["addresses"] not in ("check", "ignore"):
+            raise ValueError('[credential.kerberos] addresses is "check" or "ignore"')
+        realms = Realms(_domains(values["realms"]))
         self._remember_in(values["replay_cache"])
-        self.realms = Realms(_domains(values["realms"]))
+        self.realms, self.checks_addresses = realms, values["addresses"] == "check"
         self._service.skew = float(values["clock_skew"])
         self._tickets.margin = float(values["ticket_margin"])
         self._tickets.strangers.per_peer, self._tickets.strangers.in_all = values["asks_per_peer"], values["asks_in_all"]
@@ -131,7 +149,8 @@ class KerberosType(CredentialType):
             raise ValueError("[credential.kerberos] replay_cache is the absolute path of a file")
         path = Path(text) if text else default_path()
         if self._service.replays.path != path:
-            self._service.replays = ReplayCache(path)
+            before, self._service.replays = self._service.replays, ReplayCache(path)
+            before.close()
 
     async def load(self, local: LocalCredential, find_key: Callable[[str], Awaitable[Key]]) -> Credential | None:
         """What sessions fill with tickets; a server on a host shows nothing."""
@@ -149,6 +168,7 @@ class KerberosType(CredentialType):
         if len(entries) != 1:
             raise UnsupportedCertificate("exactly one ticket is wanted")
         self._read_keytabs(config)
+        self._service.prepare()
         found, ticket = box.get(), entries[0].data
         opened = found.open(self._service, ticket) if isinstance(found, ServerBox) else self._service.open(ticket)
         return TicketPeer(tuple(entries), opened, self._service)
@@ -187,6 +207,7 @@ class KerberosType(CredentialType):
 
     def begin(self, context: SessionContext) -> SessionParts:
         """Offer or serve Kerberos, where the local identity has it."""
+        box.set(None)  # a client that becomes the server leaves nothing behind
         role = Role.CLIENT if context.role == "client" else Role.SERVER
         local = next((one for one in context.local_credentials if one.roles & role and one.type == TYPE), None)
         if local is None:

@@ -196,6 +196,7 @@ class UserRelief(ClientRelief):
     ) -> None:
         super().__init__(granting, required=required, code=code)
         self._service, self._accepts = service, accepts
+        self._opened: OpenedTicket | None = None
 
     def _offer(self, held: ClientTicket) -> bytes:
         return build(held.ticket, held.client)
@@ -208,7 +209,12 @@ class UserRelief(ClientRelief):
             raise HandshakeFailure(
                 f"the server's ticket is of {opened.client} for {opened.service}, which is not what was asked for"
             )
+        self._opened = opened
         return ClientTicket(opened.service, opened.client, answer.ticket, opened.session_key, opened.ends)
+
+    def peer_credential(self) -> PeerCredential | None:
+        """The user whose ticket it is."""
+        return None if self._opened is None else ServicePeer(self._opened.client, self._opened)
 
 
 class _Errand(_Relief):

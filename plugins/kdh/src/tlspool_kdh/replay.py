@@ -5,8 +5,11 @@ Theory of operation
 A file of fixed size is mapped into the memory of each process.  It is a table of buckets with a few slots each; what was seen goes into
 the bucket that its hash says, for as long as it could be seen again.  A slot has 24 bytes of the hash and 8 of the time when it may be
 forgotten.  To look and to write take a lock on the bucket, so two processes are in each other's way for some microseconds, once in 4,096
-times; there is no waiting for a disk, and it can be done on an event loop.  A bucket that is full of what must not be forgotten refuses
-what is new: that takes more than a hundred thousand handshakes within the time that clocks may differ.
+times.  There is no waiting for a disk once the file is open, so it can be done on an event loop, which it takes some thirty microseconds
+of.  A process that was stopped within these microseconds must not stop the others: they wait a fifth of a second, and then refuse.
+
+A bucket that is full of what must not be forgotten refuses what is new: that takes more than a hundred thousand handshakes within the
+time that clocks may differ.
 
 The file takes its whole room when it is made: a page that a full disk has no room for would end the process (SIGBUS) once it is written.
 
@@ -21,6 +24,7 @@ import mmap
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +36,8 @@ _SLOTS: Final = 64
 _BUCKET: Final = _SLOTS * _SLOT
 _BUCKETS: Final = 1 << 12
 SIZE: Final = _BUCKETS * _BUCKET  # 8 MiB
+_STAT_BLOCK: Final = 512  # bytes, of st_blocks
+_TRIES: Final = 200  # to lock a bucket, a millisecond after another
 
 
 class Repeated(Exception):
@@ -74,9 +80,19 @@ class ReplayCache:
             table[free : free + _SLOT] = mark[:_HASH] + (int(until) + 1).to_bytes(_TIME, "big")
 
     def open(self) -> None:
-        """Open the file, and make it where there is none. Raises NoRoom in words."""
+        """Open the file, and make it where there is none; may block on the disk. Raises NoRoom in words."""
         with self._lock:
             self._opened()
+
+    def close(self) -> None:
+        """Let go of the file; harmless if it is not open, and whoever needs it still opens it again."""
+        with self._lock:
+            table, self._table = self._table, None
+            file, self._file = self._file, -1
+            if table is not None:
+                table.close()
+            if file >= 0:
+                os.close(file)
 
     @contextmanager
     def _bucket(self, start: int) -> Iterator[mmap.mmap]:
@@ -85,11 +101,20 @@ class ReplayCache:
             if self._file < 0:
                 yield table
                 return
-            fcntl.lockf(self._file, fcntl.LOCK_EX, _BUCKET, start)
+            self._lock_bucket(start)
             try:
                 yield table
             finally:
                 fcntl.lockf(self._file, fcntl.LOCK_UN, _BUCKET, start)
+
+    def _lock_bucket(self, start: int) -> None:
+        """Raises NoRoom if another process has it for long."""
+        for tried in range(_TRIES):
+            try:
+                return fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, _BUCKET, start)
+            except (BlockingIOError, PermissionError):  # POSIX leaves open which
+                time.sleep(0.001 * bool(tried))
+        raise NoRoom(f"another process keeps the replay cache {self.path} locked")
 
     def _opened(self) -> mmap.mmap:
         if self._table is None:
@@ -111,13 +136,21 @@ class ReplayCache:
                 raise OSError(0, "it is no file of the pool's own that nobody else can open")
             if found.st_size not in (0, SIZE):
                 raise OSError(0, f"it has {found.st_size} bytes and not {SIZE}, so it is something else")
-            fcntl.lockf(file, fcntl.LOCK_EX)  # where a file system cannot do it, the C library reads and writes the blocks
-            os.ftruncate(file, SIZE)
-            os.posix_fallocate(file, 0, SIZE)
-            fcntl.lockf(file, fcntl.LOCK_UN)
+            if found.st_blocks * _STAT_BLOCK < SIZE:
+                _allocate(file)
             table = mmap.mmap(file, SIZE)
         except BaseException:
             os.close(file)
             raise
         self._file = file
         return table
+
+
+def _allocate(file: int) -> None:
+    """Raises OSError."""
+    fcntl.lockf(file, fcntl.LOCK_EX)  # where a file system cannot do it, the C library reads and writes the blocks
+    try:
+        os.ftruncate(file, SIZE)
+        os.posix_fallocate(file, 0, SIZE)
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN)

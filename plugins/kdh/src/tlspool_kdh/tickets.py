@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from tlspool_core.api import BadCertificate, CertificateExpired, CertificateUnknown, DecryptError, IllegalParameter, InternalError
@@ -30,6 +31,8 @@ _TICKET_USAGE: Final = 2  # RFC 4120 section 7.5.1
 _INVALID: Final = 7  # bits of TicketFlags, RFC 4120 section 5.3
 _TRANSITED_CHECKED: Final = 12
 _IF_RELEVANT: Final = 1  # AD-IF-RELEVANT, RFC 4120 section 5.2.6.1
+_ADDRESS_TYPES: Final = {4: 2, 6: 24}  # RFC 4120 section 7.5.3, by version of IP
+_NETBIOS: Final = 20
 _ESCAPES: Final = str.maketrans({character: "\\" + character for character in "/@\\"})
 
 
@@ -83,6 +86,16 @@ class OpenedTicket:
     service: Principal
     session_key: KerberosKey
     ends: float  # seconds since the epoch
+    addresses: tuple[tuple[int, bytes], ...] = ()  # HostAddresses that it is good from; empty: from anywhere
+
+    def good_from(self, host: IPv4Address | IPv6Address | None) -> bool:
+        """Whether the ticket may be used from a host, None if the connection has no address (RFC 4120 section 3.2.3).
+
+        Addresses of NetBIOS alone are as none: nobody can tell them of a peer.
+        """
+        if all(kind == _NETBIOS for kind, _ in self.addresses):
+            return True
+        return host is not None and (_ADDRESS_TYPES[host.version], host.packed) in self.addresses
 
 
 class Service:
@@ -120,7 +133,8 @@ class Service:
         self._judge_times(begins, ends)
         _judge_path(inner, service)
         _judge_restrictions(inner, "ticket")
-        return OpenedTicket(client, service, session_key, ends)
+        addresses = tuple((one["addr-type"], one["address"]) for one in inner["caddr"] or ())
+        return OpenedTicket(client, service, session_key, ends, addresses)
 
     def _judge_times(self, begins: float, ends: float) -> None:
         now = self.now()
@@ -128,6 +142,13 @@ class Service:
             raise BadCertificate(f"the ticket is valid from {_text(begins)}, which is yet to come")
         if ends < now - self.skew:
             raise CertificateExpired(f"the ticket ended at {_text(ends)}")
+
+    def prepare(self) -> None:
+        """Have at hand what `accept` will need, which may not wait. May block. Raises InternalError."""
+        try:
+            self.replays.open()
+        except NoRoom as error:
+            raise InternalError(str(error)) from None
 
     def accept(self, opened: OpenedTicket, scheme: int, content: bytes, signature: bytes) -> bytes:
         """Check an Authenticator over `content`; returns its plaintext. Raises DecryptError or IllegalParameter."""
