@@ -347,7 +347,8 @@ def test_numbers_of_tickets_that_no_keytab_has(realm: Any, numbers: dict[str, in
     sname = {"name-type": 2, "name-string": ["http", "web.kdh.example"]}
     part = {"etype": 18, "cipher": bytes(100)} | numbers
     ticket = encode(Ticket, {"tkt-vno": 5, "realm": "KDH.EXAMPLE", "sname": sname, "enc-part": part})
-    with pytest.raises(CertificateUnknown, match="no key for http/web"):
+    large = any(abs(number) >= 2**32 for number in numbers.values())
+    with pytest.raises(BadCertificate if large else CertificateUnknown, match="an integer" if large else "no key for http/web"):
         Service(keytab_keys(realm.services)).open(ticket)
 
 

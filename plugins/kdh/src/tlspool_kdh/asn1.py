@@ -2,8 +2,8 @@
 
 Theory of operation
 -------------------
-Definitions are asn1crypto's classes; only what the plugin reads or writes is here.  `decode` is strict: everything is parsed at once,
-nothing may follow, and whatever is wrong with the bytes is a ValueError.
+Definitions are asn1crypto's classes; only what the plugin reads or writes is here.  `decode` is strict: it takes DER alone (see `der`),
+everything is parsed at once, nothing may follow, and whatever is wrong with the bytes is a ValueError, whose text is a line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from asn1crypto import core
+
+from tlspool_kdh import der
 
 MAX_BYTES: Final = 64_000  # of one ticket or authenticator; tickets with authorization data are of some kilobytes
 
@@ -125,9 +127,10 @@ def decode(kind: type[core.Sequence], data: bytes) -> dict[str, Any]:
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes are too many")
     try:
+        der.check(data)
         values: dict[str, Any] = kind.load(data, strict=True).native
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"no {kind.__name__}: {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"no {kind.__name__}: {' '.join(str(error).split())[:200]}") from None
     return values
 
 
@@ -140,5 +143,5 @@ def seconds(moment: object) -> float:
 
 def encode(kind: type[core.Sequence], values: dict[str, Any]) -> bytes:
     """DER of a message."""
-    der: bytes = kind(values).dump()
-    return der
+    made: bytes = kind(values).dump()
+    return made

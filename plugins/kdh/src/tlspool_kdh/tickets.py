@@ -31,6 +31,8 @@ _TICKET_USAGE: Final = 2  # RFC 4120 section 7.5.1
 _INVALID: Final = 7  # bits of TicketFlags, RFC 4120 section 5.3
 _TRANSITED_CHECKED: Final = 12
 _IF_RELEVANT: Final = 1  # AD-IF-RELEVANT, RFC 4120 section 5.2.6.1
+_MOST_PARTS: Final = 8
+_LONGEST_NAME: Final = 1024
 _ADDRESS_TYPES: Final = {4: 2, 6: 24}  # RFC 4120 section 7.5.3, by version of IP
 _NETBIOS: Final = 20
 _ESCAPES: Final = str.maketrans({character: "\\" + character for character in "/@\\"})
@@ -53,7 +55,9 @@ class Principal:
 
     @classmethod
     def build(cls, names: tuple[str, ...], realm: str) -> Principal:
-        """From components. Raises ValueError likewise."""
+        """From components. Raises ValueError likewise, and for names that are absurdly long: they are put into messages and logs."""
+        if len(names) > _MOST_PARTS or sum(map(len, (*names, realm))) > _LONGEST_NAME:
+            raise ValueError(f"a principal name of more than {_MOST_PARTS} parts or {_LONGEST_NAME} characters")
         if not names or not all((*names, realm)) or not all(part.isprintable() for part in (*names, realm)):
             raise ValueError("a principal name with empty parts, or characters that cannot be seen")
         return cls(names, realm)
