@@ -314,7 +314,8 @@ class Answers:
 
     def _may_settle(self) -> bool:
         """Whether the application can be asked, if it wants to be: after the handshake it waits for no callback."""
-        return self._session.exchange.open or not self._session.wishes.check_localid
+        beginning = self._session.beginning
+        return not self._session.wishes.check_localid or (beginning is not None and beginning.exchange.open)
 
     async def _settle_local(self, proposed: DoNAI) -> LocalIdentity | None:
         """Have the application approve, and check that it may use the identity, which is returned as the database has it.
@@ -343,7 +344,8 @@ class Answers:
     async def _approval(self, proposed: DoNAI) -> DoNAI:
         """Whom the application wants to be, asked once for each identity: a client that becomes the server does not ask again."""
         if proposed not in self._approved:
-            chosen = await self._session.check_localid(proposed)
+            assert self._session.beginning is not None
+            chosen = await self._session.beginning.check_localid(proposed)
             self._approved |= {proposed: chosen, chosen: chosen}
         return self._approved[proposed]
 

@@ -25,6 +25,7 @@ from tlspool_core import fdpass
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool import commands
 from tlspool_core.pool.accept import PeerProcess
+from tlspool_core.pool.beginning import Beginning
 from tlspool_core.pool.commands import SessionCommand
 from tlspool_core.pool.logs import say, session_id
 from tlspool_core.pool.session import Session
@@ -64,7 +65,7 @@ class Client:
         self._reading = False
         self._guarded = False  # what comes may be a PIN
         self._tasks: set[asyncio.Task[None]] = set()
-        self._starting: dict[Session, asyncio.Task[None]] = {}
+        self._starting: dict[Beginning, asyncio.Task[None]] = {}
         self._token: bytes | None = None  # what stands for this client in other workers, once it gave commands there
 
     @property
@@ -295,25 +296,25 @@ class Client:
             return
         assert descriptor is not None
         try:
-            session = self._pool.admit(self, exchange, request, descriptor)
+            beginning = self._pool.admit(self, exchange, request, descriptor)
         except WireError:
             descriptor.close()
             raise
-        self._starting[session] = self._pool.loop.create_task(self._start_session(exchange, session))
+        self._starting[beginning] = self._pool.loop.create_task(self._start_session(exchange, beginning))
 
-    async def _start_session(self, exchange: Exchange, session: Session) -> None:
-        session_id.set(session.id)
+    async def _start_session(self, exchange: Exchange, beginning: Beginning) -> None:
+        session_id.set(beginning.session.id)
         try:
-            answer: Message = await session.start()
+            answer: Message = await beginning.run()
             data = self._side.answer(exchange, answer)
         except WireError as error:
             data = self._side.refuse(exchange, error)
         except Exception:
             log.exception("fault in a session")
-            session.close()
+            beginning.session.close()
             data = self._side.refuse(exchange, WireError(ErrorCode.CONNECTION_HANDLER))
         finally:
-            del self._starting[session]
+            del self._starting[beginning]
         self._send(data)
 
     async def _renegotiate(self, exchange: Exchange, request: StartTls) -> None:

@@ -26,6 +26,7 @@ from tlspool_core.policy.judge import Judge
 from tlspool_core.policy.predicates import PredicateTable
 from tlspool_core.pool.aaa import SiteRules
 from tlspool_core.pool.accounting import AccountingDesk
+from tlspool_core.pool.beginning import Beginning, address_of
 from tlspool_core.pool.config import PoolConfig
 from tlspool_core.pool.control import ControlKeys
 from tlspool_core.pool.credentials import Credentials
@@ -128,8 +129,8 @@ class Pool:
 
     # --- sessions ------------------------------------------------------------------------------------------------------------
 
-    def admit(self, maker: Client, exchange: Exchange, request: StartTls, descriptor: Descriptor) -> Session:
-        """Begin a session, if roles, protocol, limits and control key allow. Raises WireError."""
+    def admit(self, maker: Client, exchange: Exchange, request: StartTls, descriptor: Descriptor) -> Beginning:
+        """A session that can begin, if roles, protocol, limits and control key allow. Raises WireError."""
         if self.stopping:
             raise WireError(ErrorCode.POOL_STOPPING)
         limits = self.config.limits
@@ -140,11 +141,13 @@ class Pool:
             request = request.echo(ctlkey=os.urandom(16))
         if request.ctlkey in self.control:
             raise WireError(ErrorCode.CTLKEY_REGISTRATION_FAILED)
-        session = Session(self, maker, exchange, request, role, self._adopt(descriptor))
+        cipher = self._adopt(descriptor)
+        session = Session(self, maker, request, role, address_of(cipher))
+        beginning = session.beginning = Beginning(session, exchange, cipher)
         self.control.register(request.ctlkey, session, maker)
         self.sessions.add(session)
         maker.sessions.add(session)
-        return session
+        return beginning
 
     def _adopt(self, descriptor: Descriptor) -> socket.socket:
         self.refuse_own(descriptor)

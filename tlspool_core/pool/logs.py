@@ -36,6 +36,12 @@ def say(logger: logging.Logger, level: int, event: str, /, **fields: Any) -> Non
         logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), None, extra={"fields": fields}))
 
 
+def say_cause(logger: logging.Logger, error: BaseException) -> None:
+    """Log, with where it happened, the fault of our own that has become this error; nothing if it is what a peer did."""
+    if error.__cause__ is not None:
+        logger.error("fault in the engine", exc_info=error.__cause__)
+
+
 def _escape(text: str) -> str:
     """No line breaks, no terminal sequences: what is not printable is shown as an escape."""
     if text.isprintable():

@@ -46,7 +46,8 @@ def undecided(session: Session) -> PeerSettings:
 async def remote_speaks(session: Session) -> bool:
     """Listen a moment; whether the remote has begun."""
     wait = min(session.pool.config.symmetric.wait, session.time_limit(session.request) / 2)
-    return await session.port.heard(_lot.uniform(wait / 2, wait))
+    assert session.beginning is not None
+    return await session.beginning.port.heard(_lot.uniform(wait / 2, wait))
 
 
 def with_role(flags: StartTlsFlags, role: str) -> StartTlsFlags:
