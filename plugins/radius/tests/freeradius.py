@@ -62,6 +62,7 @@ client loopback {{ ipaddr = 127.0.0.1
  require_message_authenticator = yes }}
 modules {{
  always handled {{ rcode = handled }}
+ always fail {{ rcode = fail }}
  linelog records {{ filename = {home}/records
   format = "{records}" }}
  linelog requests {{ filename = {home}/requests
@@ -113,6 +114,9 @@ server default {{
  preacct {{
  }}
  accounting {{
+  if (&User-Name =~ /^poison@/) {{
+   fail
+  }}
   records
  }}
 }}

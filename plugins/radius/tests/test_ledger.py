@@ -240,6 +240,65 @@ def test_a_stop_of_what_is_not_open_takes_no_place(queue: Path) -> None:
     run(queue, work, limit=1)
 
 
+# --- what servers do not take -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_put_behind_keeps_its_order_and_comes_after_all_others(queue: Path) -> None:
+    async def work(ledger: Ledger) -> None:
+        for sequence, record in enumerate(("a", "b", "b", "c", "b", "d")):
+            await ledger.add(record, sequence, [(1, b"%d" % sequence)])
+        ledger.acknowledge((await ledger.first())[0])
+        assert await ledger.put_behind("b")
+        assert [(entry.record, entry.attributes[0][1]) for entry in await ledger.first()] == [
+            ("c", b"3"),
+            ("d", b"5"),
+            ("b", b"1"),
+            ("b", b"2"),
+            ("b", b"4"),
+        ]
+        for entry in (await ledger.first())[:2]:
+            ledger.acknowledge(entry)
+        await ledger.remove()
+        assert not await ledger.put_behind("b"), "there is nothing else"
+        assert await names(ledger) == ["b"] * 3
+        await add(ledger, "e", "f", "g")
+        with pytest.raises(LedgerError, match="is full: 6 records"):
+            await add(ledger, "h")
+
+    run(queue, work, limit=6)
+
+
+def test_a_record_that_a_living_server_does_not_take_holds_up_nobody_else(
+    own_servers: list[FreeRadius], queue: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who can choose a User-Name that a server's database does not hold would stop the accounting of all."""
+    server, _ = own_servers
+    server.start()
+    function = {"servers": ["s"], "timeout": 0.5, "tries": 1, "limit": 30}
+    section = {"queue": str(queue), "server": {"s": server.section()}, "accounting": function}
+    poison = replace(record(0), remote_identity=DoNAI("example.com", "poison"))
+
+    async def main() -> None:
+        async with plugin(section) as started:
+            await started.account(poison)
+            await started.account(replace(poison, event="stop", ended=1_800_000_060.0, sequence=1))
+            for number in range(1, 4):
+                await started.account(record(number))
+            async with asyncio.timeout(60):
+                while len(server.lines("records")) < 3 or waiting(queue)[0] > 2:  # noqa: ASYNC110 - the server is another process
+                    await asyncio.sleep(0.02)
+            assert waiting(queue)[0] == 2
+            await asyncio.to_thread(server.change, "/^poison@/", "/^nobody@/")
+            async with asyncio.timeout(60):
+                while waiting(queue)[0]:  # noqa: ASYNC110 - the queue is another thread's
+                    await asyncio.sleep(0.02)
+
+    asyncio.run(main())
+    noted = [tuple(line.split("|")[:2]) for line in server.lines("records")]
+    assert noted == [("Start", "r1"), ("Start", "r2"), ("Start", "r3"), ("Start", "r0"), ("Stop", "r0")]
+    assert caplog.text.count("a server is well and does not take accounting for Acct-Session-Id r0") == 1
+
+
 # --- processes that died ------------------------------------------------------------------------------------------------------
 
 

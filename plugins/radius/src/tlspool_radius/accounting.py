@@ -8,8 +8,12 @@ that they belong to.  What is counted is named by Connect-Info (kind and instanc
 Gigawords, the one pair of attributes that holds 64 bits; the pool's own sessions have octets there, and in Acct-Input-Octets.
 
 The courier sends one record at a time, the oldest first, and takes the next when a server has acknowledged it.  If none answers, it
-tries again after a pause that grows; nothing is passed over and nothing is dropped, however long that takes.  What was acknowledged is
-not sent again, even if it cannot be removed from the disk.
+tries again after a pause that grows; nothing is dropped, however long that takes.  What was acknowledged is not sent again, even if it
+cannot be removed from the disk.
+
+A server may also be well and have no answer to one record, whose User-Name its database cannot hold, say; and who chose that name would
+stop the accounting of everybody.  So after some tries in vain the servers are asked for their health, and if one is well (RFC 5997), all
+records of that thing go behind those of others, in their order.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from tlspool_radius import attributes as a
 from tlspool_radius.access import user_name
 from tlspool_radius.attributes import Attributes, number, text
 from tlspool_radius.ledger import Entry, Ledger, LedgerError
-from tlspool_radius.packets import ACCOUNTING_REQUEST
+from tlspool_radius.packets import ACCOUNTING_REQUEST, STATUS_SERVER
 from tlspool_radius.servers import NoAnswer, Servers
 
 log = logging.getLogger("tlspool.radius")
@@ -36,6 +40,8 @@ _PAUSE: Final = (0.2, 30.0)  # seconds: the first, and the longest
 _LAST: Final = 3.0  # seconds for the record that is on its way when we stop; the pool gives plugins five
 _LOOK: Final = 1.0  # seconds until we look again for what other processes have added, or whether they have gone
 _DEAD: Final = 10.0  # seconds until we look again whether a process has died
+_DOUBTFUL: Final = 3  # tries in vain after which it may be for the record
+_MOST_DOUBTS: Final = 10_000  # things of which we remember that
 _MOST_BYTES: Final = 4096 - 20 - 6  # of attributes: without the header, and Acct-Delay-Time
 _CHANGING: Final = 4 * 6 + 3 * 6  # of these: counts; moment, duration, cause
 
@@ -101,6 +107,7 @@ class Courier:
         self._servers = servers
         self._stopping = asyncio.Event()
         self._looked = -_DEAD  # for processes that have died, by the monotonic clock
+        self._in_vain: dict[str, int] = {}  # how often the first record of a thing was sent without an answer
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
@@ -151,10 +158,8 @@ class Courier:
         entries = await self._ledger.first()
         try:
             for entry in entries:
-                if self._stopping.is_set():
+                if self._stopping.is_set() or not await self._settle(entry):
                     return
-                await self._send(entry)
-                self._ledger.acknowledge(entry)
         finally:
             await self._remove()
         if not entries and not self._stopping.is_set():
@@ -162,12 +167,34 @@ class Courier:
                 async with asyncio.timeout(_LOOK):
                     await self._ledger.added.wait()
 
-    async def _send(self, entry: Entry) -> None:
-        """Raises NoAnswer. What is no packet is lost, and told: it would hold up all others for ever."""
+    async def _settle(self, entry: Entry) -> bool:
+        """Send a record, or put it behind others: then what was read ahead is out of order. Raises NoAnswer or LedgerError."""
         try:
             await self._servers.ask(ACCOUNTING_REQUEST, with_delay(entry, time.time()))
-        except ValueError as error:  # one that another version of us has taken over
+        except ValueError as error:  # one that another version of us has taken over; it would hold up all others for ever
             log.error("an accounting record cannot be sent, and is given up: Acct-Session-Id %s: %s", entry.record, error)
+        except NoAnswer:
+            if await self._put_behind(entry):
+                return False
+            raise
+        self._in_vain.pop(entry.record, None)
+        self._ledger.acknowledge(entry)
+        return True
+
+    async def _put_behind(self, entry: Entry) -> bool:
+        """Whether others are in front now, as a server is well and still does not take this one. Raises NoAnswer or LedgerError."""
+        tries = self._in_vain.get(entry.record, 0) + 1
+        if len(self._in_vain) >= _MOST_DOUBTS:
+            self._in_vain.clear()
+        self._in_vain[entry.record] = tries
+        if tries < _DOUBTFUL:
+            return False
+        await self._servers.ask(STATUS_SERVER, [pair for pair in entry.attributes if pair[0] == a.NAS_IDENTIFIER])
+        if not await self._ledger.put_behind(entry.record):
+            return False
+        level = logging.WARNING if tries == _DOUBTFUL else logging.DEBUG
+        log.log(level, "a server is well and does not take accounting for Acct-Session-Id %s: others go first", entry.record)
+        return True
 
     async def _remove(self) -> None:
         """Forget what was acknowledged; what cannot be removed now is tried again with the next."""

@@ -13,9 +13,9 @@ each identifier for an hour, so that it is counted once, even if it was delivere
 Several processes share the file; all add, and the one that holds the lock beside it delivers.  Records are delivered in order, so that
 one mark says which ones a server has acknowledged: it is written in place into the file of the lock, which takes no space on the
 disk and survives the end of this process, and tells the next one what not to send again.  The rows are removed behind it, some at a time,
-and stay until there is space if the disk is full.  The mark names its record, not only its number, so that a queue that was
-brought back from a backup is sent rather than lost.  What a loss of power may undo is sent again, with the same Acct-Session-Id,
-Acct-Status-Type and Event-Timestamp, by which servers know it.
+and stay until there is space if the disk is full.  What servers do not take gets new numbers, behind all others.  The mark names its
+record, not only its number, so that a queue that was brought back from a backup is sent rather than lost.  What a loss of power may
+undo is sent again, with the same Acct-Session-Id, Acct-Status-Type and Event-Timestamp, by which servers know it.
 
 What is open, started and not stopped, is kept with the process that it belongs to, so that it is stopped if that dies (see `orphans`).
 
@@ -32,7 +32,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,10 +171,9 @@ class Ledger:
 
     def _write(self, batch: list[_New]) -> list[bool]:
         """One transaction, with as many of the batch as there is room for; which ones that are."""
-        connection, now = self._adding, time.time()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            # numbers are removed from the front only, so this counts them, and does not look at each
+        now = time.time()
+        with _transaction(self._adding) as connection:
+            # numbers are removed from the front, but for few exceptions: this counts them, and does not look at each
             span = "SELECT coalesce((SELECT max(id) FROM queue) - (SELECT min(id) FROM queue) + 1, 0)"
             room = self._limit - connection.execute(span).fetchone()[0]
             taken = []
@@ -183,11 +182,6 @@ class Ledger:
                 if taken[-1]:
                     room -= self._write_one(connection, one, now)
             connection.execute("DELETE FROM taken WHERE at < ?", (now - _REMEMBERED,))
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # SQLite has ended it by itself if the disk is full
-                connection.execute("ROLLBACK")
-            raise
         return taken
 
     def _write_one(self, connection: sqlite3.Connection, one: _New, now: float) -> bool:
@@ -266,12 +260,42 @@ class Ledger:
         self._acknowledged = entry.number
         self._write_mark(json.dumps([entry.number, entry.record, entry.taken]).encode())
 
+    async def put_behind(self, record: str) -> bool:
+        """Have what waits of a thing wait behind all others, in its order; False if there are none. Raises LedgerError."""
+        return await self._run(lambda: self._put_behind(record))
+
+    def _put_behind(self, record: str) -> bool:
+        done = self._acknowledged
+        with _transaction(self._adding) as connection:
+            others = "SELECT EXISTS(SELECT 1 FROM queue WHERE id > ? AND record != ?)"
+            if not connection.execute(others, (done, record)).fetchone()[0]:
+                return False
+            (last,) = connection.execute("SELECT max(id) FROM queue").fetchone()
+            again = """INSERT INTO queue(record, taken, attributes)
+                SELECT record, taken, attributes FROM queue WHERE id > ? AND record = ? ORDER BY id"""
+            connection.execute(again, (done, record))
+            connection.execute("DELETE FROM queue WHERE id <= ? AND record = ?", (last, record))
+        return True
+
     async def remove(self) -> None:
         """Forget what servers have acknowledged. Raises LedgerError; it is not sent again nevertheless."""
         through = self._acknowledged
         if through > self._removed:
             await self._run(lambda: self._removing.execute("DELETE FROM queue WHERE id <= ?", (through,)))
             self._removed = through
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All that is done in it, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite has ended it by itself if the disk is full
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _attributes(text: str) -> Attributes:
