@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tlspool_core.secret import Secret
+from tlspool_core.wire import connection
 from tlspool_core.wire.codec import PACKET_SIZE, decode, encode, seal
 from tlspool_core.wire.connection import Answered, Asked, Callback, Exchange, PoolSide, Refused, Step
 from tlspool_core.wire.errors import ErrorCode, WireError
@@ -203,6 +204,70 @@ def test_desks_answer_many_callbacks_of_one_registration() -> None:
     assert exchange.open
 
 
+def guarded() -> tuple[PoolSide[str], Exchange]:
+    """The connection of a PIN desk."""
+    side: PoolSide[str] = PoolSide()
+    exchange = begin(side, PinEntry(timeout=60_000_000), ())
+    side.guard()
+    return side, exchange
+
+
+def arrive(side: PoolSide[str], packet: Packet, descriptors: Sequence[str] = (), step: int = 100) -> Step[str]:
+    """A packet as the kernel delivers it, in parts."""
+    raw = packed(packet)
+    for at in range(0, len(raw), step):
+        room = side.room
+        piece = raw[at : at + step]
+        assert len(room) == len(raw) - at
+        room[: len(piece)] = piece
+        outcome = side.arrived(len(piece), descriptors if at == 0 else ())
+    assert not any(room), "what was read is wiped"
+    assert not side.midway
+    return outcome
+
+
+def test_a_pin_arrives_in_locked_memory_and_is_handed_on() -> None:
+    side, exchange = guarded()
+    for step in (1, 100, PACKET_SIZE):
+        callback, _ = side.call_back(exchange, PinEntry())
+        (event,) = arrive(side, Packet(1, callback.cbid, pin_entry()), step=step).events
+        assert isinstance(event, Answered)
+        assert event.message == pin_entry()
+    assert isinstance(arrive(side, Packet(2, 0, Ping())).events[0], Asked)
+    assert isinstance(arrive(side, Packet(2, 0, START), ["crypt"]).events[0], Asked)
+    arrived = arrive(side, Packet(3, 0, Prng(KEY, b"EXPERIMENTAL", b"x", 5))).events[0]
+    assert isinstance(arrived, Asked)
+    assert arrived.exchange.request == Prng(KEY, b"EXPERIMENTAL", b"x", 5)
+    side.guard()  # a second registration changes nothing
+
+
+def test_a_pin_that_nobody_waits_for_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Packet] = []
+    monkeypatch.setattr(connection, "decode", lambda packet: read.append(decode(packet)) or read[-1])
+    side, exchange = guarded()
+    read.clear()
+    callback, _ = side.call_back(exchange, PinEntry())
+    side.expire(callback)
+    arrive(side, Packet(1, callback.cbid, pin_entry()))  # too late
+    arrive(side, Packet(1, 777, pin_entry()))  # to no question
+    arrive(side, Packet(1, 0, pin_entry()))  # unasked
+    for descriptors in (["a"], ["a", "b"]):
+        callback, _ = side.call_back(exchange, PinEntry())
+        arrive(side, Packet(1, callback.cbid, pin_entry()), descriptors)
+    other = side.call_back(exchange, LidentryCallback())[0]
+    arrive(side, Packet(1, other.cbid, pin_entry()))  # another kind of answer
+    pins = [packet.message.pin for packet in read if isinstance(packet.message, PinEntry)]
+    assert len(pins) == 6
+    assert all(pin is not None and not pin for pin in pins)
+
+
+def test_a_packet_must_be_whole_before_its_connection_is_guarded() -> None:
+    side: PoolSide[str] = PoolSide()
+    side.receive(b"x")
+    with pytest.raises(RuntimeError):
+        side.guard()
+
+
 def test_unknown_callbacks() -> None:
     side: PoolSide[str] = PoolSide()
     exchange = begin(side)
@@ -382,7 +447,16 @@ class HostileApplication(RuleBasedStateMachine):
     def feed(self, data: bytes, count: int) -> None:
         descriptors = list(range(self.given, self.given + count))
         self.given += count
-        self.take(self.side.receive(data, descriptors))
+        if self.side.guarded:
+            self.side.room[: len(data)] = data
+            self.take(self.side.arrived(len(data), descriptors))
+        else:
+            self.take(self.side.receive(data, descriptors))
+
+    @precondition(lambda self: not self.side.midway)
+    @rule()
+    def guard(self) -> None:
+        self.side.guard()
 
     @precondition(lambda self: self.exchanges)
     @rule(pick=st.integers(0, 100))

@@ -51,7 +51,7 @@ def ask_anywhere(question: str) -> Secret | None:
         try:
             ask(question, secret)
         except NoTerminal:
-            _read_line(0, secret, time.monotonic() + _PATIENCE)
+            _read_line(0, secret, time.monotonic() + _PATIENCE, piped=True)
     except Cancelled:
         secret.wipe()
         return None
@@ -80,13 +80,18 @@ def _quiet_terminal() -> Iterator[int]:
         os.close(terminal)
 
 
-def _read_line(source: int, secret: Secret, deadline: float) -> None:
-    """One line into the secret. Raises Cancelled for an empty line, the end of input, a line that is too long, or at the deadline."""
+def _read_line(source: int, secret: Secret, deadline: float, *, piped: bool = False) -> None:
+    """One line into the secret; if `piped`, the last one may lack its end, which at a terminal means that it was hung up.
+
+    Raises Cancelled for an empty line, the end of input, a line that is too long, or at the deadline.
+    """
     view = secret.view
     while True:
         ready, _, _ = select.select([source], [], [], max(0.0, deadline - time.monotonic()))
         got = os.readv(source, [view[secret.length :]]) if ready else 0
         if not got:
+            if piped and ready and secret.length:
+                return
             raise Cancelled
         secret.length += got
         if view[secret.length - 1] in _ENDS:

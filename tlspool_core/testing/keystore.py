@@ -51,6 +51,8 @@ class StoreUnderTest:
     secrets: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     # puts all keys out of reach (True) and back (False), as pulling a token does; None if these never go
     pull: Callable[[bool], None] | None = None
+    # who is asked for PINs; None if nobody is
+    typist: Typist | None = None
 
 
 def _spki(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -83,6 +85,19 @@ async def _found_again(store: KeyStore, uri: str) -> None:
 async def nobody_asked(request: PinRequest) -> Secret | None:
     """For `KeyStore.start`: fails the test if the store asks for a PIN."""
     raise AssertionError(f"nobody is here to answer {request.prompt!r}")
+
+
+class Typist:
+    """For `KeyStore.start`: types the same PIN whenever it is asked, and keeps what it gave, so that a test sees whether it is wiped."""
+
+    def __init__(self, pin: str) -> None:
+        self._pin = pin
+        self.given: list[Secret] = []
+
+    async def __call__(self, request: PinRequest) -> Secret:
+        """What a store calls."""
+        self.given.append(Secret.of(self._pin.encode()))
+        return self.given[-1]
 
 
 class KeyStoreConformance:
@@ -258,6 +273,20 @@ class KeyStoreConformance:
                 assert len(repr(key)) < 1000
 
         self._run(work)
+
+    def test_no_pin_outlives_the_store(self) -> None:
+        given: list[Secret] = []
+
+        async def work(it: StoreUnderTest) -> None:
+            for uri in it.keys:
+                key = await it.store.find(uri)
+                await key.sign(key.signature_schemes[0], b"content")
+            if it.typist is not None:
+                given.extend(it.typist.given)
+                assert given
+
+        self._run(work)
+        assert not any(given), "a PIN is wiped as soon as it has served, at the latest by `stop`"
 
     def test_stop_twice_does_no_harm(self) -> None:
         async def work(it: StoreUnderTest) -> None:

@@ -2,10 +2,10 @@
 
 Theory of operation
 -------------------
-All that a process may have written is searched, which leaves out files that it maps for reading, by way of /proc/PID/mem (proc_pid_mem(5)), for the octets of the text
-in the encodings that Python and C keep text in.  Whether a place is locked is what the kernel says of its mapping: `lo` among the
-VmFlags of /proc/PID/smaps (proc_pid_smaps(5)).  Processes that handle PINs forbid debuggers, so the looking is for root
-(CAP_SYS_PTRACE); nothing in them has to be weakened for it.
+All that a process may have written is searched, which leaves out files that it maps for reading, by way of /proc/PID/mem
+(proc_pid_mem(5)), for the octets of the text in the encodings that Python and C keep text in.  Whether a place is locked is what the
+kernel says of its mapping: `lo` among the VmFlags of /proc/PID/smaps (proc_pid_smaps(5)).  Processes that handle PINs forbid
+debuggers, so the looking is for root (CAP_SYS_PTRACE); nothing in them has to be weakened for it.
 
 Take a text that cannot be there by chance, and search another process than the one that knows it for the test's sake.
 """

@@ -13,8 +13,9 @@ from tlspool_pkcs11.key import Pkcs11Key
 from tlspool_pkcs11.mechanisms import MECHANISMS
 from tlspool_pkcs11.store import Pkcs11Store
 
-from tlspool_core.testing.keystore import KeyStoreConformance, StoreUnderTest, nobody_asked
+from tlspool_core.testing.keystore import KeyStoreConformance, StoreUnderTest, Typist, nobody_asked
 
+PIN = "123456"
 NAMES = ("p256", "p384", "p521", "ed25519", "ed448", "rsa", "careful")
 
 
@@ -34,9 +35,10 @@ class TestSoftHsm(KeyStoreConformance):
 
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[StoreUnderTest]:
-        async with self.hsm.store() as store:
+        typist = Typist(PIN)
+        async with self.hsm.store(pin_file=None, ask=typist) as store:
             secrets = {"pkcs11:token=Web;object=password;type=data": b"Joshua"}
-            yield StoreUnderTest(store, await keys_of(store), "pkcs11:token=Web;object=nothing", secrets, self.hsm.pull)
+            yield StoreUnderTest(store, await keys_of(store), "pkcs11:token=Web;object=nothing", secrets, self.hsm.pull, typist)
 
 
 NSS = next((str(path) for path in Path("/usr/lib").glob("*/libsoftokn3.so")), "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import WorkerClient
+from tlspool_pkcs11.login import PinKeeper, PinUse
 from tlspool_pkcs11.pins import PinSource, read_pin
 
 from tlspool_core.api import KeyStoreError, PinRequest, Secret
@@ -152,8 +154,10 @@ def test_a_human_who_errs_is_asked_again_and_the_same_pin_is_not_sent_twice(hsm:
         assert [request.attempt for request in desk.requests] == [1, 2, 2]
         assert "no PIN is configured" in desk.requests[0].prompt
         assert "refused before" in desk.requests[2].prompt
+        assert [bool(pin) for pin in desk.given] == [False, False, True], "the right one is remembered, the others are wiped"
 
     hsm.use(work, ask=desk, pin_file=None)
+    assert not any(desk.given)
 
 
 def test_a_human_may_give_up(hsm: Any, sent: list[str]) -> None:
@@ -203,8 +207,35 @@ def test_a_pin_that_may_not_be_remembered_is_asked_for_again(hsm: Any, sent: lis
         await store.rescan()
         assert await key.sign(0x0403, b"x")
         assert len(desk.requests) == 2
+        assert not any(desk.given), "they are wiped though the token is logged in"
 
     hsm.use(work, ask=desk, pin_file=None, remember_pin=False)
+
+
+def test_a_remembered_pin_that_is_refused_later_is_forgotten(hsm: Any) -> None:
+    desk = Desk(GOOD, None)
+
+    async def work(store: Any) -> None:
+        await store.find(URI)
+        hsm.run(
+            "pkcs11-tool",
+            "--module",
+            hsm.module()["path"],
+            "--token-label",
+            "Web",
+            "--login",
+            "--pin",
+            GOOD,
+            "--change-pin",
+            "--new-pin",
+            WRONG,
+        )
+        await store.rescan()
+        with pytest.raises(KeyStoreError):
+            await store.find(URI)
+        assert not any(desk.given)
+
+    hsm.use(work, ask=desk, pin_file=None)
 
 
 def test_pins_come_from_a_token_section_the_uri_or_the_environment(hsm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +297,40 @@ def test_a_directory_and_a_missing_file_are_no_pin(tmp_path: Path) -> None:
         read_pin(PinSource("file", str(tmp_path)))
     with pytest.raises(KeyStoreError, match="No such file"):
         read_pin(PinSource("file", str(tmp_path / "none")))
+
+
+def test_a_pin_is_wiped_once_sent_and_before_the_token_has_answered() -> None:
+    """Unless it is to be remembered, for which it must turn out right."""
+    token = wire.TokenRecord(7, "Web", "maker", "model", "1", "", "", 0x404, ())
+
+    async def refresh() -> wire.TokenRecord:
+        return token
+
+    async def main(desk: Desk, remember: bool) -> None:
+        sent, answered = asyncio.Event(), asyncio.Event()
+
+        async def reply() -> str:
+            sent.set()
+            await answered.wait()
+            return "logged in"
+
+        def attempt(pin: Secret | None) -> Awaitable[str]:
+            assert pin is not None
+            assert pin.text() == GOOD
+            return reply()
+
+        keeper = PinKeeper(desk)
+        login = asyncio.create_task(keeper.use(token, PinUse(attempt, refresh, None, remember)))
+        await sent.wait()
+        assert bool(desk.given[0]) == remember
+        answered.set()
+        assert await login == "logged in"
+        assert bool(desk.given[0]) == remember
+        keeper.forget()
+        assert not desk.given[0]
+
+    for remember in (False, True):
+        asyncio.run(main(Desk(GOOD), remember))
 
 
 def test_a_pin_in_use_locks_its_file_for_other_processes(tmp_path: Path) -> None:
