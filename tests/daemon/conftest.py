@@ -71,6 +71,11 @@ class DaemonProcess:
     def text(self) -> str:
         return self.log.read_text()
 
+    def wait_until_it_serves(self) -> None:
+        """Or has ended, which the first request will tell. On a machine with other work that can take many times what it takes alone."""
+        eventually(lambda: self.path.exists() or self.process.poll() is not None, 60)
+        self.pool.ping()
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -86,7 +91,7 @@ class DaemonProcess:
         return self.process.returncode
 
 
-def eventually(condition: Callable[[], object], limit: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], limit: float = 30.0) -> None:
     """Wait until something holds."""
     end = time.monotonic() + limit
     while not condition():
@@ -102,7 +107,7 @@ def _factory(directory: Path) -> Iterator[Callable[..., DaemonProcess]]:
         own.mkdir()
         daemon = DaemonProcess(own, extra, real=real)
         started.append(daemon)
-        daemon.pool.ping()
+        daemon.wait_until_it_serves()
         return daemon
 
     yield start

@@ -164,7 +164,7 @@ class Raw:
     def __init__(self, daemon: DaemonProcess) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(str(daemon.path))
-        self.socket.settimeout(10)
+        self.socket.settimeout(30)
         self.peers: list[socket.socket] = []
 
     def send(self, packet: Packet, descriptor: int | None = None) -> None:

@@ -29,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
     def start(extra: str, *, real: bool) -> DaemonProcess:
         daemons.append(DaemonProcess(tmp_path_factory.mktemp("pool"), extra, real=real))
-        daemons[0].pool.ping()
+        daemons[0].wait_until_it_serves()
         return daemons[0]
 
     yield World(tmp_path_factory.mktemp("world"), start)

@@ -110,7 +110,7 @@ def test_a_pool_does_all_its_work_under_the_filter(tmp_path: Path, unit: str, wo
         (tmp_path / "pool").mkdir()
         configuration = f'workers = {workers}\n---\n{extra}\n[status]\npath = "{tmp_path}/status"\ngroup = "{os.getegid()}"\n'
         daemons.append(DaemonProcess(tmp_path / "pool", configuration, real=real, within=(*CONFINED, str(UNITS / unit))))
-        daemons[0].pool.ping()
+        daemons[0].wait_until_it_serves()
         return daemons[0]
 
     try:

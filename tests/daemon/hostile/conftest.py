@@ -39,7 +39,7 @@ class Hostile:
 
     def __post_init__(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(30)
         self.sock.connect(str(self.daemon.path))
 
     def raw(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
@@ -76,7 +76,7 @@ class Hostile:
         ends = socket.socketpair()
         self._mine += ends
         for end in ends:
-            end.settimeout(10)
+            end.settimeout(30)
         return ends
 
     def begin(self, request: StartTls, *, reqid: int = 1) -> socket.socket:
@@ -102,7 +102,7 @@ class Hostile:
         thread.start()
 
         def joined() -> object:
-            thread.join(10)
+            thread.join(30)
             return outcome[0]
 
         return joined
@@ -128,7 +128,7 @@ class Hostile:
             sock.close()
 
 
-def settled(daemon: Any, limit: float = 10.0) -> int:
+def settled(daemon: Any, limit: float = 30.0) -> int:
     """Number of the daemon's descriptors once it stays the same."""
     end = time.monotonic() + limit
     last, since = daemon.descriptors, time.monotonic()
@@ -162,7 +162,7 @@ def capacity(daemon: Any) -> int:
     return packet.reqid - 1
 
 
-def wait_for(condition: Callable[[], bool], limit: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], limit: float = 30.0) -> None:
     """Until something holds."""
     end = time.monotonic() + limit
     while not condition():
