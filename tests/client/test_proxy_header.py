@@ -72,6 +72,7 @@ EVE = tlv(0xE0, b"eve@example.com")
         (made(EVE + ssl(7, 1)), "not verified"),
         (made(EVE + ssl(1, 0)), "not verified"),
         (made(EVE + ssl(6, 0)), "not verified"),
+        (made(tlv(0x20, struct.pack("!BI", 0, 1) + tlv(0x21, b"TLSv1.3"))), "where there is none"),
         (made(tlv(0xE0, b"\xff") + ssl(7, 0)), "not UTF-8"),
         (made(tlv(0xE0, b"eve\nmary") + ssl(7, 0)), "no identity"),
         (made(tlv(0xE1, b"a b")), "no identity"),

@@ -26,9 +26,10 @@ KEPT_SIZE = 1024
 
 
 def _targets() -> dict[str, object]:
-    from tests.fuzz import engine, files, parsers, plugins
+    from tests.fuzz import dialogues, engine, files, parsers, plugins, proxy
 
-    return {target.name: target for target in (*parsers.TARGETS, *plugins.TARGETS, *files.TARGETS, *engine.TARGETS)}
+    modules = (parsers, plugins, files, dialogues, proxy, engine)
+    return {target.name: target for module in modules for target in module.TARGETS}
 
 
 def one(name: str, arguments: list[str]) -> None:

@@ -10,11 +10,13 @@ import warnings
 import pytest
 from cryptography.utils import CryptographyDeprecationWarning
 
-from tests.fuzz import engine, files, parsers, plugins
+from tests.fuzz import dialogues, engine, files, parsers, plugins, proxy
 from tests.fuzz.target import CORPUS, Target
 
 VARIANTS = 5000  # of the cheapest targets; a costly one has fewer
-TARGETS: tuple[Target, ...] = (*parsers.TARGETS, *plugins.TARGETS, *files.TARGETS, *engine.TARGETS)
+TARGETS: tuple[Target, ...] = tuple(
+    target for module in (parsers, plugins, files, dialogues, proxy, engine) for target in module.TARGETS
+)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -68,10 +68,10 @@ def serve() -> None:
     import hypothesis.strategies
     import pytest
 
-    from tests.mutants.known import CONTROL, MUTANTS
+    from tests.mutants.known import CONTROLS, MUTANTS
 
     assert anyio.pytest_plugin and cryptography.x509 and hypothesis.strategies and pytest
-    by_name = {mutant.name: mutant for mutant in (CONTROL, *MUTANTS)}
+    by_name = {mutant.name: mutant for mutant in (*CONTROLS, *MUTANTS)}
     for line in sys.stdin:
         child = os.fork()
         if not child:

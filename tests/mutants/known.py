@@ -1,10 +1,11 @@
-"""Bugs that TLS stacks have had, as they would look here; each with a quick test that must catch it."""
+"""Bugs that TLS stacks have had, as they would look here; each with a quick test that must catch it. Tools' are in `known_tools`."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tests.mutants.apply import Mutant
+from tests.mutants.known_tools import TOOL_CONTROL, TOOL_MUTANTS
 
 TLS = "tlspool_core.tls"
 T13, T12 = "tests/tls", "tests/tls/tls12"
@@ -285,7 +286,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "a record of the database is not held against its checksum", "tlspool_lmdb.records",
         "    if zlib.crc32(record[_HEAD.size :]) != checksum:", "    if checksum < 0:", ("plugins/lmdb/tests/test_records.py",),
     ),
+    *TOOL_MUTANTS,
 )  # fmt: skip
 
 # what a mutant is without a bug: the tests pass
-CONTROL: Final = _tls("no bug at all", "codec", "A cursor over one slice of bytes.", "A cursor.", ORDER, LIARS, STRICT, RECORD)
+CONTROLS: Final = (
+    TOOL_CONTROL,
+    _tls("no bug at all", "codec", "A cursor over one slice of bytes.", "A cursor.", ORDER, LIARS, STRICT, RECORD),
+)

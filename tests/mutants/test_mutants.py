@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutants.apply import Mutant, changed
-from tests.mutants.known import CONTROL, MUTANTS
+from tests.mutants.known import CONTROLS, MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = "1"  # pytest's exit status where tests ran and at least one failed
@@ -51,9 +51,10 @@ def test_it_is_noticed(mutant: Mutant, nursery: Nursery) -> None:
     assert status == FAILED, f"survived, or could not be run: {status!r} {output[-2000:]}"
 
 
-def test_without_a_bug_nothing_is_noticed(nursery: Nursery) -> None:
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: control.name)
+def test_without_a_bug_nothing_is_noticed(control: Mutant, nursery: Nursery) -> None:
     """What makes the others' failures mean something."""
-    status, output = nursery.status(CONTROL.name)
+    status, output = nursery.status(control.name)
     assert status == "0", output[-2000:]
 
 

@@ -14,7 +14,7 @@ from conftest import eventually
 
 from tests.proxy.conftest import SITE, Inside, Outside, ProxyWorld, RawSite, drain
 from tests.proxy.test_person import asked, inside_tls
-from tests.proxy.test_requests import OK, answering
+from tests.proxy.test_requests import OK, answering, hear
 from tlspool_core.client import PoolError
 from tlspool_core.tools import endpoints
 from tlspool_core.tools.endpoints import Endpoint
@@ -36,11 +36,13 @@ GET = b"GET %s/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         (b"POST %s/ HTTP/1.1\r\nHost: x\r\nContent-Length: \r\n\r\nhello", 400),
         (b"POST %s/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\nhello", 400),
         (b"GET %s\\@evil.example.com/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400),
+        (b"GET %s/ HTTP/1.1\r\nHost: x\r\nX: a\x10b\r\nConnection: close\r\n\r\n", 400),
         (b"GET %s/a b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET %s/\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"GET http://[127.0.0.1]/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 400),
         (b"GET /proxy.pac HTTP/1.1\r\nHost: 127.0.0.1:%p/evil\r\nConnection: close\r\n\r\n", 400),
+        (b"GET /proxy.pac HTTP/1.1\r\nHost: evil.example.com:%p\r\nConnection: close\r\n\r\n", 421),
         (b"GET /proxy.pac HTTP/1.1\r\nHost: john@127.0.0.1:%p\r\nConnection: close\r\n\r\n", 400),
     ],
 )  # fmt: skip
@@ -79,6 +81,30 @@ def test_a_site_does_not_speak_for_the_proxy(inside: Callable[..., Inside], raw:
     heard = inside(site.port).ask(GET % site.url)
     assert heard.startswith(b"HTTP/1.1 502 ")
     assert b"Proxy-Authenticate" not in heard
+
+
+def test_what_comes_unasked_later_answers_nothing(inside: Callable[..., Inside], raw: Callable[..., RawSite]) -> None:
+    """A site that speaks once the exchange is over would answer the next request before it was asked."""
+    evil, said = threading.Event(), threading.Event()
+
+    def talk(connection: socket.socket, site: RawSite) -> None:
+        site.read(connection)
+        connection.sendall(OK)
+        if site.connections == 1:
+            evil.wait(20)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+            said.set()
+        site.read(connection)
+
+    site = raw(talk)
+    with inside(site.port).connect() as client:
+        client.sendall(b"GET %s/ HTTP/1.1\r\nHost: x\r\n\r\n" % site.url)
+        hear(client, b"ok")
+        evil.set()
+        assert said.wait(20)
+        client.sendall(GET % site.url)
+        assert drain(client).endswith(b"\r\n\r\nok")
+    assert site.connections == 2
 
 
 def test_options_for_all_of_a_site(inside: Callable[..., Inside], raw: Callable[..., RawSite]) -> None:

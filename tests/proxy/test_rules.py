@@ -7,13 +7,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import h11
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tlspool_core.cli.proxy import proxy, read_settings
-from tlspool_core.tools.http_proxy.pages import pac
+from tlspool_core.tools.http_proxy.pages import of_problem, pac
+from tlspool_core.tools.http_proxy.problems import Problem
 from tlspool_core.tools.http_proxy.rules import BadTarget, Destination, Pattern, Rules, Target, may_be_reached
 
 
@@ -114,6 +116,15 @@ def test_the_browser_is_told_the_same() -> None:
     asked = f"const urls = {json.dumps([*urls])}; console.log(JSON.stringify(urls.map(u => FindProxyForURL(u, u.split('/')[2].split(':')[0]))))"
     done = subprocess.run(["node", "-e", script + asked], capture_output=True, check=True, timeout=20)
     assert dict(zip(urls, json.loads(done.stdout), strict=True)) == urls
+
+
+def test_a_page_escapes_what_comes_from_elsewhere() -> None:
+    request = h11.Request(method="GET", target="/", headers=[("Host", "x"), ("Accept", "text/html;q=0.9")])
+    page = of_problem(Problem(502, "error", "<b>", '<script>"\r\n', "&amp;"), request)
+    assert b"<b>" not in page.body and b"<script>" not in page.body and b"&amp;amp;" in page.body
+    fields = dict(page.response().headers)
+    assert b"default-src 'none'" in fields[b"content-security-policy"]
+    assert fields[b"proxy-status"] == b"tlspool; error=error; details=\"<b> <script>'''\""
 
 
 GOOD = '[[destination]]\nmatch = ["*.example.com"]\n'

@@ -80,7 +80,7 @@ def test_a_kernel_that_does_not_tell(
 
     monkeypatch.setattr(whose, "owner", fails)
     site = raw(answering(OK))
-    heard = inside(site.port).ask(b"GET %s/ HTTP/1.1\r\nHost: x\r\n\r\n" % site.url)
+    heard = inside(site.port).ask(b"GET %s/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % site.url)
     assert heard.startswith(b"HTTP/1.1 403 ") and b"no such thing here" in heard
     assert not site.heard
 

@@ -118,7 +118,7 @@ class Conversation:
         if self._within is not None:
             return await self._forward(request, self._inner_errand(request, *self._within))
         if request.target.startswith(b"/"):
-            return await self._show(self._own_page(request), request)
+            return await self._show(self._own_page(request))
         self._check_login(request)
         if request.method == b"CONNECT":
             await self._connect(request)
@@ -127,9 +127,9 @@ class Conversation:
 
     async def _tell(self, problem: problems.Problem, request: h11.Request | None) -> bool:
         log.info("proxy: %s", problem)
-        return await self._show(pages.of_problem(problem, request), request)
+        return await self._show(pages.of_problem(problem, request))
 
-    async def _show(self, page: pages.Page, request: h11.Request | None) -> bool:
+    async def _show(self, page: pages.Page) -> bool:
         """A response of our own; whether the connection can go on after it."""
         if not self._client.may_answer:
             raise Broken("there is more to say than can be said")
@@ -137,7 +137,7 @@ class Conversation:
             if self._client.http.their_state is h11.SEND_BODY and not self._client.http.they_are_waiting_for_100_continue:
                 await self._client.skip_body()
         await self._client.send(page.response())
-        if request is None or request.method != b"HEAD":
+        if self._client.method != b"HEAD":
             await self._client.send(h11.Data(data=page.body))
         await self._client.send(h11.EndOfMessage())
         if self._client.done:

@@ -4,7 +4,8 @@ Theory of operation
 -------------------
 A request is parsed, and what goes on is built anew from what was understood: no byte of a head is passed on as it came, so client,
 proxy and site cannot understand it differently (request smuggling).  What h11 takes and we do not: a message that says its length in
-two ways (RFC 9112 section 6.3), a coding of transfer where there is none yet (HTTP/1.0, section 6.1), and more fields than anybody needs.
+two ways (RFC 9112 section 6.3), a coding of transfer where there is none yet (HTTP/1.0, section 6.1), control characters, and more
+fields than anybody needs.
 
 Nothing waits for ever but the body of a response, which may be a stream of events; while we wait for that, `gone` notices a client that
 does not.
@@ -13,6 +14,7 @@ does not.
 from __future__ import annotations
 
 import asyncio
+import re
 import select
 import socket
 from collections.abc import Coroutine, Iterable
@@ -45,6 +47,7 @@ _HOP_BY_HOP: Final = frozenset(
 
 
 _VERSIONS: Final = (b"1.0", b"1.1")
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5; h11 minds the three worst only
 
 
 class Gone(OSError):
@@ -90,6 +93,7 @@ class Party:
         self.sock = sock
         self.http = h11.Connection(role, max_incomplete_event_size=HEAD)
         self.heard = False  # something since the last cycle
+        self.method = b""  # of the request that is to be answered, even one that is refused
         self._patience = HEAD_TIME  # until the next request begins
 
     async def next(self, limit: float | None) -> Received:
@@ -102,6 +106,8 @@ class Party:
             event = self.http.next_event()
             if event is h11.PAUSED:  # h11's own signals are types
                 raise h11.RemoteProtocolError("more than was asked for")
+            if isinstance(event, h11.Request):
+                self.method = event.method
             if not isinstance(event, type):
                 return self._checked(cast("Received", event))
             async with asyncio.timeout(limit):
@@ -114,6 +120,8 @@ class Party:
         if isinstance(event, h11.Request | h11.InformationalResponse | h11.Response):
             if len(event.headers) > FIELDS:
                 raise h11.RemoteProtocolError("too many fields", error_status_hint=431)
+            if any(_CONTROL.search(value) for _, value in event.headers) or _CONTROL.search(getattr(event, "reason", b"")):
+                raise h11.RemoteProtocolError("control characters in a head", error_status_hint=400)
             if event.http_version not in _VERSIONS:
                 raise h11.RemoteProtocolError("not a version of HTTP that is spoken here", error_status_hint=505)
         return event
@@ -189,6 +197,7 @@ class Party:
             return False
         self.http.start_next_cycle()
         self.heard = False
+        self.method = b""
         self._patience = KEEP_TIME
         return True
 
