@@ -21,6 +21,7 @@ import krb5
 from tlspool_core.api import KeyStoreError
 from tlspool_kdh import library
 from tlspool_kdh.crypto import ENCTYPES, KerberosKey
+from tlspool_kdh.files import steady
 from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.tickets import ClientTicket, FindKey, Principal
 
@@ -44,6 +45,8 @@ def _in_words(doing: str) -> Iterator[None]:
         raise KerberosError(f"{doing}: {words}", error.err_code) from None
     except (ValueError, KeyStoreError) as error:
         raise KerberosError(f"{doing}: {error}") from None
+    except OSError as error:
+        raise KerberosError(f"{doing}: {error.strerror}{f': {error.filename}' if error.filename else ''}") from None
 
 
 # --- keytabs ------------------------------------------------------------------------------------------------------------------
@@ -55,9 +58,10 @@ def keytab_keys(keytab: str) -> FindKey:
     def find(principal: Principal, enctype: int, kvno: int | None) -> KerberosKey:
         context = krb5.init_context()
         try:
-            table = krb5.kt_resolve(context, keytab.encode())
-            entry = krb5.kt_get_entry(context, table, _native(context, principal), kvno or 0, enctype)
-        except (krb5.Krb5Error, OverflowError) as error:  # numbers are the peer's
+            with steady(keytab) as name:
+                table = krb5.kt_resolve(context, name.encode())
+                entry = krb5.kt_get_entry(context, table, _native(context, principal), kvno or 0, enctype)
+        except (krb5.Krb5Error, OSError, OverflowError) as error:  # numbers are the peer's
             raise LookupError(f"no key for {principal}, encryption type {enctype}, in {keytab}: {error}") from None
         return KerberosKey(enctype, entry.key.data)
 
@@ -78,11 +82,11 @@ def keytab_principals(keytab: str) -> list[KeyEntry]:
     """What a keytab holds. Raises KerberosError."""
     context = krb5.init_context()
     found = []
-    with _in_words(f"cannot read {keytab}"):
-        for entry in krb5.kt_resolve(context, keytab.encode()):
+    with _in_words(f"cannot read {keytab}"), steady(keytab) as name:
+        for entry in krb5.kt_resolve(context, name.encode()):
             kind = entry.key.enctype
-            name = krb5.enctype_to_name(kind, False)
-            found.append(KeyEntry(_principal(entry.principal), entry.kvno, name, kind in ENCTYPES))
+            text = krb5.enctype_to_name(kind, False)
+            found.append(KeyEntry(_principal(entry.principal), entry.kvno, text, kind in ENCTYPES))
     return found
 
 
@@ -171,8 +175,8 @@ def _ask_initial(context: krb5.Context, source: Source, one: Sought) -> krb5.Cre
         client.type = krb5.NameType.enterprise_principal
         krb5.get_init_creds_opt_set_canonicalize(options, True)
     if source.keytab:
-        table = krb5.kt_resolve(context, source.keytab.encode())
-        return krb5.get_init_creds_keytab(context, client, options, table)
+        with steady(source.keytab) as name:
+            return krb5.get_init_creds_keytab(context, client, options, krb5.kt_resolve(context, name.encode()))
     if source.password is None:
         raise ValueError("there is no cache, keytab or password to get one by")
     return krb5.get_init_creds_password(context, client, options, source.password())
@@ -210,9 +214,9 @@ def renewed(purse: Purse) -> Purse:
 
 def copied(source: Source) -> Purse:
     """What lies in the source's own cache, if it belongs to one of its names. Raises KerberosError."""
-    with _in_words(f"cannot use {source.ccache}"):
+    with _in_words(f"cannot use {source.ccache}"), steady(source.ccache) as name:
         context = krb5.init_context()
-        cache = krb5.cc_resolve(context, source.ccache.encode())
+        cache = krb5.cc_resolve(context, name.encode())
         client = _principal(cache.principal)
         if source.names and client not in [one.principal for one in source.names]:
             raise ValueError(f"it is of {client}, and not of {source}")

@@ -13,7 +13,6 @@ ticket; a session takes tickets for its own identity and service only.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,14 @@ from tlspool_core.api import (
 from tlspool_kdh.accounts import Account, Realms
 from tlspool_kdh.cli import KdhCommands
 from tlspool_kdh.codes import FORM, QUANTUM_RELIEF, SCHEMES, SUITES, TICKET_TYPE
-from tlspool_kdh.crypto import KerberosKey
 from tlspool_kdh.exchange import Kdh, ServicePeer, TicketCredential, TicketPeer
 from tlspool_kdh.gate import KerberosError
-from tlspool_kdh.mit import Source, keytab_keys
+from tlspool_kdh.keytabs import ServiceKeys
+from tlspool_kdh.mit import Source
 from tlspool_kdh.relief import ClientRelief, Prefetch, ServerPrefetch, ServerRelief, UserRelief
 from tlspool_kdh.replay import ReplayCache, default_path
 from tlspool_kdh.sessions import ClientBox, ServerBox, SessionCredential, accepts_for, box
-from tlspool_kdh.tickets import OpenedTicket, Principal, Service
+from tlspool_kdh.tickets import OpenedTicket, Service
 from tlspool_kdh.wallet import Tickets
 
 TYPE = "kerberos"
@@ -108,9 +107,8 @@ class KerberosType(CredentialType):
     def __init__(self) -> None:
         self.realms = Realms({})
         self.checks_addresses = True
-        self._keytabs: tuple[str, ...] = ()
-        self._generation: int | None = None
-        self._service = Service(self._find_key)
+        self._keys = ServiceKeys(TYPE)
+        self._service = Service(self._keys.find)
         self._tickets = Tickets()
         self._code, self._required = QUANTUM_RELIEF, True
 
@@ -133,7 +131,8 @@ class KerberosType(CredentialType):
             raise ValueError('[credential.kerberos] addresses is "check" or "ignore"')
         realms = Realms(_domains(values["realms"]))
         self._remember_in(values["replay_cache"])
-        self.realms, self.checks_addresses = realms, values["addresses"] == "check"
+        self.realms = self._keys.realms = realms
+        self.checks_addresses = values["addresses"] == "check"
         self._service.skew = float(values["clock_skew"])
         self._tickets.margin = float(values["ticket_margin"])
         self._tickets.strangers.per_peer, self._tickets.strangers.in_all = values["asks_per_peer"], values["asks_in_all"]
@@ -167,7 +166,7 @@ class KerberosType(CredentialType):
         """Open the client's ticket with the keys of our services, or by our own ticket-granting ticket."""
         if len(entries) != 1:
             raise UnsupportedCertificate("exactly one ticket is wanted")
-        self._read_keytabs(config)
+        self._keys.read(config)
         self._service.prepare()
         found, ticket = box.get(), entries[0].data
         opened = found.open(self._service, ticket) if isinstance(found, ServerBox) else self._service.open(ticket)
@@ -245,7 +244,7 @@ class KerberosType(CredentialType):
         return SessionParts(extensions=(self._prefetch(refuse),))
 
     def _begin_server(self, context: SessionContext, local: LocalCredential) -> SessionParts:
-        self._read_keytabs(context.config)
+        self._keys.read(context.config)
         identity = context.local_identity or local.identity
         accepts = accepts_for(self.realms, identity, context.service)
         alone = all(one.type == TYPE for one in context.local_credentials if one.roles & Role.SERVER)
@@ -270,30 +269,6 @@ class KerberosType(CredentialType):
         account = Account.decode(local.public)
         names = () if account.principal else self.realms.names(context.service, local.identity)
         return account.source(names, local.key_uri, lambda: context.read_secret(local.key_uri))
-
-    def _read_keytabs(self, config: ConfigBackend) -> None:
-        generation = config.generation()
-        if generation == self._generation:
-            return
-        with config.read() as databases:
-            services = [
-                one for entry in databases.localids() for one in entry.credentials if one.type == TYPE and one.roles & Role.SERVER
-            ]
-        found: dict[str, None] = {}
-        for one in services:
-            with suppress(ValueError):  # one that cannot be read is reported when it is used, and is no reason to refuse others
-                found[Account.decode(one.public).keytab] = None
-        self._keytabs, self._generation = tuple(name for name in found if name), generation
-
-    def _find_key(self, principal: Principal, enctype: int, kvno: int | None) -> KerberosKey:
-        """In the keytabs of our services. Raises LookupError."""
-        problem = LookupError(f"no keytab here has a key for {principal}")
-        for keytab in self._keytabs:
-            try:
-                return keytab_keys(keytab)(principal, enctype, kvno)
-            except LookupError as error:
-                problem = error
-        raise problem
 
 
 def _resting_on(source: Source | None, context: SessionContext) -> Callable[[], None]:

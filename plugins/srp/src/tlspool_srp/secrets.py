@@ -88,9 +88,14 @@ def _agreed_password(account: ClientAccount, local: LocalCredential, context: Se
 
 
 def read_password_file(path: Path) -> str:
-    """First line of a file that nobody else can read. Raises PermissionError or OSError."""
-    with path.open("rb") as file:
+    """First line of a file that nobody else can read. Raises PermissionError or OSError.
+
+    Who owns the directory can put something else there, as a pipe that would have us wait.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise PermissionError(f"{path} is no file")
         if status.st_mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
             raise PermissionError(f"{path} can be read or written by others; chmod 600 it")
         return file.readline(4096).decode().rstrip("\r\n")
