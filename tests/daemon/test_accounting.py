@@ -110,6 +110,19 @@ def test_identities_that_the_session_did_not_prove_are_refused(daemon: DaemonPro
     assert read(records) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "instance"), [("session", "1"), ("session 1", ""), ("", "session 1"), (" session\u200b1", ""), ("session\n", "1")]
+)
+def test_nothing_can_be_accounted_that_reads_as_a_session_of_the_pool(
+    daemon: DaemonProcess, records: Path, kind: str, instance: str
+) -> None:
+    server, client = pair(daemon)
+    with server, client:
+        assert code_of(lambda: server.account_this(kind, instance)) == ErrorCode.ACCOUNTING_UNAVAILABLE
+        server.account_this("sessions", "1")
+    assert {record["kind"] for record in read(records)} <= {"sessions"}
+
+
 def test_the_final_count_can_come_after_the_session(daemon: DaemonProcess, records: Path) -> None:
     server, client = pair(daemon)
     account = server.account_this("pages", "x")

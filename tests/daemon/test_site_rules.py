@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import pytest
@@ -68,6 +69,19 @@ def test_the_strictest_limit_holds() -> None:
 
 
 # --- beside validation --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, math.nan, math.inf])
+def test_a_limit_that_limits_nothing_is_a_refusal(limit: float, caplog: pytest.LogCaptureFixture) -> None:
+    class Careless(Aaa):
+        name = "careless"
+
+        async def authorize(self, request: AaaRequest) -> AaaDecision:
+            return AaaDecision(idle_timeout=limit)
+
+    with pytest.raises(Denied, match="authorization by careless: the plugin failed"):
+        asyncio.run(SiteRules({"careless": Careless()}, [("authorization", ["careless"])], 5.0).permit(CLAIM))
+    assert "a limit is a number of seconds above 0" in caplog.text
 
 
 class Slow(Aaa):

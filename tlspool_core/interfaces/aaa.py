@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,11 +34,16 @@ class AaaRequest:
 
 @dataclass(frozen=True, slots=True)
 class AaaDecision:
-    """Permission, with limits. A refusal is raised as Denied."""
+    """Permission, with limits. A refusal is raised as Denied. Raises ValueError for what limits nothing: then there is no permission."""
 
     session_timeout: float | None = None  # seconds
     idle_timeout: float | None = None
     classes: tuple[bytes, ...] = ()
+
+    def __post_init__(self) -> None:
+        for limit in (self.session_timeout, self.idle_timeout):
+            if limit is not None and not 0 < limit < math.inf:
+                raise ValueError(f"a limit is a number of seconds above 0, or None, not {limit}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,12 @@ def attributes_of(session: Session) -> dict[str, Any]:
     }
 
 
+def _reads_as_a_session(request: Accounting) -> bool:
+    """Whether a person or a server that is told kind and instance would take it for one of the pool's own sessions."""
+    words = "".join(character if character.isprintable() else " " for character in f"{request.kind} {request.instance}").split()
+    return words[:1] == [SESSION_KIND]
+
+
 def now() -> int:
     """Microseconds since the epoch."""
     return time.time_ns() // 1000
@@ -177,7 +183,7 @@ class AccountingDesk:
             return item
         if not isinstance(request, AccountingStart):
             raise WireError(ErrorCode.ACCOUNTING_UNKNOWN)
-        if request.kind == SESSION_KIND:
+        if _reads_as_a_session(request):
             raise WireError(ErrorCode.ACCOUNTING_UNAVAILABLE, f'The kind "{SESSION_KIND}" is for what the TLS Pool itself accounts')
         if len(book.items) >= _OPEN_ITEMS:
             raise WireError(ErrorCode.LIMIT_REACHED, f"A session accounts for at most {_OPEN_ITEMS} things at a time")
