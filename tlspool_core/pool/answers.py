@@ -85,26 +85,34 @@ class Answers:
         return undecided(self._session) if self._session.symmetric else await self._settings_of_role()
 
     async def _settings_of_role(self) -> ClientSettings | ServerSettings:
-        """The settings for the role that the session has now. Raises WireError, at once for a credential that may not be made for it.
-
-        Only a client that may prove itself before it is asked for a certificate must know whom it is from the start.
-        """
+        """The settings for the role that the session has now. Raises WireError, at once for a credential that may not be made for it."""
         session, pool = self._session, self._pool
         if session.wishes.onthefly:
             self._require_onthefly()
         remote = pool.identity(session.request.remoteid)
-        local = pool.identity(session.request.localid)
-        if session.role == "client" and local is None and not self._desk_decides:
-            local = self._client_identity()
-        if session.role == "client" and local is not None and pool.engine.begins_early(local):
-            try:
-                await self._settle_local(local)
-            except Refusal as refusal:
-                raise refusal.error from None
-            local = self.local
+        local = await self._first_identity()
         self.resumption = self.resumption_key() if session.role == "client" else None
         resumed = await self._resume()
         return pool.engine.settings(session, local, remote, resumed, self.rests_on)
+
+    async def _first_identity(self) -> DoNAI | None:
+        """Whom we are from the first byte on, as far as it can be told. Raises WireError.
+
+        Only a client that may prove itself before it is asked for a certificate must know it. A server need not, and nothing is done in the
+        name of an identity that its application may not have: no password is read for it.
+        """
+        local = self._pool.identity(self._session.request.localid)
+        if self._session.role == "server":
+            return local if local is not None and self._allowed(local) else None
+        if local is None and not self._desk_decides:
+            local = self._client_identity()
+        if local is None or not self._pool.engine.begins_early(local):
+            return local
+        try:
+            await self._settle_local(local)
+        except Refusal as refusal:
+            raise refusal.error from None
+        return self.local
 
     # --- the questions -------------------------------------------------------------------------------------------------------
 

@@ -112,8 +112,9 @@ class World:
         assert (done.returncode == 0) is ok, (done.stdout + done.stderr).decode()
         return done.stdout.decode()
 
-    def local(self, identity: str, role: str, key: str = "", expression: str = "", **account: str) -> None:
-        options = ("--role", role, *(("--key", key) if key else ()), *(("--expression", expression) if expression else ()))
+    def local(self, identity: str, role: str, key: str = "", expression: str = "", uid: str = "", **account: str) -> None:
+        more = {"--key": key, "--expression": expression, "--uid": uid}
+        options = ("--role", role, *(word for name, value in more.items() if value for word in (name, value)))
         self.tlspool("localid", "add", identity, "--type", "kerberos", *options, "-", stdin=json.dumps(account).encode())
 
     def both(self, server: dict[str, Any], client: dict[str, Any], ends: Any = None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ from tlspool_kdh.mit import keytab_keys
 from tlspool_kdh.tickets import Principal, Service
 from tlspool_kdh.wallet import Tickets
 
-from tlspool_core.client import InfoKind, PoolError
+from tlspool_core.client import ErrorCode, InfoKind, PoolError
 
 
 def agreed(outcomes: list[Any], local: str, remote: str) -> list[Any]:
@@ -285,6 +286,28 @@ def test_a_client_without_a_key_is_told(world: World, realm: Any) -> None:
     _, client = world.both({"localid": WEB}, {"localid": "nobody@kdh.example", "remoteid": WEB})
     assert isinstance(client, PoolError) and "Keytab contains no suitable keys" in str(client)
     world.tlspool("localid", "remove", "nobody@kdh.example")
+
+
+@pytest.mark.parametrize("which", ["world", "older"])
+def test_nothing_is_done_in_the_name_of_an_identity_of_another_application(
+    which: str, request: pytest.FixtureRequest, realm: Any, tmp_path: Path
+) -> None:
+    """No ticket is had for a server that would be refused: not by its keytab, and so not by a password in a token."""
+    pool: World = request.getfixturevalue(which)
+    vera, keytab = f"vera{which}@kdh.example", f"FILE:{tmp_path}/keytab"
+    realm.admin("KDH.EXAMPLE", f"addprinc -randkey vera{which}", f"ktadd -k {tmp_path}/keytab vera{which}")
+    for uid in ("54321", str(os.getuid())):
+        pool.local(vera, "both", uid=uid, keytab=keytab)
+        server, client = pool.both({"localid": vera}, {"localid": JOHN, "remoteid": vera})
+        asked = f"vera{which}@KDH.EXAMPLE for krbtgt/KDH.EXAMPLE@KDH.EXAMPLE" in (realm.directory / "kdc.log").read_text()
+        if uid == "54321":
+            assert isinstance(server, PoolError) and server.code == ErrorCode.LOCALID_NOT_YOURS
+            assert not asked
+            pool.tlspool("localid", "remove", vera)
+        else:
+            for session in agreed([server, client], vera, JOHN):
+                session.close()
+            assert asked
 
 
 def test_lists_say_where_tickets_come_from(world: World) -> None:
