@@ -17,8 +17,7 @@ on its behalf, until the message that it is gone.
     GONE     content: token                forwarded to the others
     READY    the worker serves             to the supervisor
 
-As a frame may carry a PIN, all are read into one place in locked memory, here and in the supervisor.  A PIN goes from there into a
-`Secret`; what is left of it is overwritten before anything else is done.
+A frame is looked at before it is taken out of the socket: one with a PIN is read into locked memory, here and in the supervisor.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from tlspool_core.pool import commands
 from tlspool_core.pool.desks_identity import choose_for_sibling
 from tlspool_core.pool.status import worker_status
 from tlspool_core.secret import Secret
-from tlspool_core.wire.codec import decode, encode, seal
+from tlspool_core.wire.codec import PACKET_SIZE, decode, encode, seal
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.messages import (
     Accounting,
@@ -63,6 +62,17 @@ ALL = 0xFFFF
 FRAME = struct.Struct("=BHHI")
 MAX_FRAME = 65536
 TOKEN = struct.Struct("=HHI")  # worker, unused, number of the client
+
+
+def receive(link: socket.socket) -> bytes | Secret:
+    """One frame, as a Secret if there is a PIN in it; shorter than a frame's head if the other end is gone. Raises OSError."""
+    head = link.recv(FRAME.size, socket.MSG_PEEK)
+    if len(head) < FRAME.size or head[0] != TELL_PIN:
+        return link.recv(MAX_FRAME)
+    frame = Secret(FRAME.size + PACKET_SIZE)
+    frame.length = link.recv_into(frame.view)
+    return frame
+
 
 _NO_ANSWER = 5.0  # seconds until a worker that says nothing counts as one that does not know
 
@@ -117,7 +127,6 @@ class Mesh:
         """Takes over the link, a SOCK_SEQPACKET socket to the supervisor."""
         self._pool = pool
         self._link = link
-        self._frame = Secret(MAX_FRAME)
         self._worker = worker
         self._questions: dict[int, _Question] = {}
         self._last_question = 0
@@ -128,7 +137,6 @@ class Mesh:
     def close(self) -> None:
         self._pool.loop.remove_reader(self._link.fileno())
         self._link.close()
-        self._frame.wipe()
 
     def ready(self) -> None:
         """Tell the supervisor that this worker serves."""
@@ -196,21 +204,19 @@ class Mesh:
             log.warning("message to other workers is lost: %s", error.strerror)
 
     def _readable(self) -> None:
-        room = self._frame.view
         try:
-            length = self._link.recv_into(room)
+            frame = receive(self._link)
         except (BlockingIOError, InterruptedError):
             return
-        if length < FRAME.size:  # the supervisor is gone, and its end will be ours in a moment
+        if len(frame) < FRAME.size:  # the supervisor is gone, and its end will be ours in a moment
             self._pool.loop.remove_reader(self._link.fileno())
             return
-        kind, origin, _, number = FRAME.unpack_from(room)
-        if kind == TELL_PIN:
-            packet = Secret.of(room[FRAME.size : length])
-            room[:length] = bytes(length)
-            self._told(number, packet)
+        if isinstance(frame, Secret):
+            with frame:
+                self._told(FRAME.unpack_from(frame.used)[3], Secret.of(frame.used[FRAME.size :]))
             return
-        content = bytes(room[FRAME.size : length])
+        kind, origin, _, number = FRAME.unpack_from(frame)
+        content = frame[FRAME.size :]
         if kind == ASK:
             self._keep(self._serve(origin, number, content[: TOKEN.size], content[TOKEN.size :]))
         elif kind == ASKED and number in self._questions:

@@ -12,7 +12,7 @@ after a pause that grows while it happens often.  A worker notices the end of th
 All workers start with the configuration that the supervisor has read.  So whoever becomes ready after a reload is told to reload, too:
 a worker that is just starting, whom the signal would end, and one that replaces another.
 
-A message may carry a PIN: all pass through one place in locked memory, where those with a PIN are overwritten at once.
+A message with a PIN is passed on from locked memory, and wiped.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import NoReturn
 from tlspool_core.pool import notify
 from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
-from tlspool_core.pool.mesh import ALL, ASK, ASKED, FRAME, MAX_FRAME, READY, SUPERVISOR, TELL_PIN
+from tlspool_core.pool.mesh import ALL, ASK, ASKED, FRAME, READY, SUPERVISOR, receive
 from tlspool_core.secret import Secret
 
 log = logging.getLogger("tlspool.supervisor")
@@ -65,7 +65,6 @@ class Supervisor:
         self._listeners = listeners
         self._work = work
         self._selector = selectors.DefaultSelector()
-        self._message = Secret(MAX_FRAME)
         self._stopping = False
         self._failed = False
         self._announced = False
@@ -129,7 +128,6 @@ class Supervisor:
                 if other.link is not None:
                     other.link.close()
             self._selector.close()
-            self._message.wipe()
             self._work(number, link)
             status = 0
         except Exception as error:
@@ -199,22 +197,21 @@ class Supervisor:
     def _forward(self, sender: Worker) -> None:
         """One message from a worker: to whom it is for."""
         assert sender.link is not None
-        try:
-            length = sender.link.recv_into(self._message.view)
-        except OSError:
-            length = 0
-        if length < FRAME.size:  # its end is near; SIGCHLD tells
+        frame: bytes | Secret = b""
+        with contextlib.suppress(OSError):
+            frame = receive(sender.link)
+        if len(frame) < FRAME.size:  # its end is near; SIGCHLD tells
             self._selector.unregister(sender.link)
             sender.link.close()
             sender.link = None
             return
-        frame = self._message.view[:length]
-        kind = self._pass_to(sender, frame)
-        if kind == TELL_PIN:
-            frame[:] = bytes(length)
+        if isinstance(frame, bytes):
+            self._pass_to(sender, frame)
+        else:
+            with frame:
+                self._pass_to(sender, frame.used)
 
-    def _pass_to(self, sender: Worker, frame: memoryview) -> int:
-        """Returns the kind of message that it was."""
+    def _pass_to(self, sender: Worker, frame: bytes | memoryview) -> None:
         kind, _, destination, number = FRAME.unpack_from(frame)
         if kind == READY:
             self._is_ready(sender)
@@ -224,7 +221,6 @@ class Supervisor:
                 self._deliver(sender, FRAME.pack(ASKED, SUPERVISOR, sender.number, number) + sent.to_bytes(2))
         elif destination < len(self._workers):
             self._deliver(self._workers[destination], frame)
-        return int(kind)
 
     def _deliver(self, worker: Worker, frame: bytes | memoryview) -> bool:
         """A worker that does not read loses the message, and nobody waits for it."""

@@ -29,7 +29,7 @@ from tlspool_pkcs11.faults import CryptokiError, ckr_name
 from tlspool_pkcs11.library import Library, LibraryInfo
 from tlspool_pkcs11.sessions import Sessions, UnknownReference
 
-_RECEIVE = 65536
+_RECEIVE = 16384  # in locked memory; a longer request, which is rare, takes more for a moment
 
 
 class Refused(Exception):
