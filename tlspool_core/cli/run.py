@@ -54,6 +54,7 @@ def _endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--remoteid", default="", help="Whom the other side must prove to be; for --connect by default HOST.")
 @click.option("--service", default="", help="IANA service name, for policy and application protocol.")
 @click.option("--remote-identity", type=click.Choice([*REMOTE_IDENTITY]), default="required", show_default=True)
+@click.option("--peer", is_flag=True, help="Be client or server of TLS, as both ends find out.")
 @click.option("--limit", type=click.IntRange(1, 10000), default=64, show_default=True, help="Connections at a time.")
 @click.option("--socket", "path", type=click.Path(path_type=Path), default=None, help="Socket of the pool.")
 def run(
@@ -64,6 +65,7 @@ def run(
     remoteid: str,
     service: str,
     remote_identity: str,
+    peer: bool,
     limit: int,
     path: Path | None,
 ) -> None:
@@ -74,7 +76,7 @@ def run(
     """
     if listening is not None and target is not None:
         raise click.UsageError("--listen and --connect do not go together")
-    program = inetd.Program(command, localid, remoteid, service, REMOTE_IDENTITY[remote_identity], path)
+    program = inetd.Program(command, localid, remoteid, service, REMOTE_IDENTITY[remote_identity], path, peer)
     try:
         if listening is not None:
             status = until_signal(inetd.serve(program, listen(listening), limit))

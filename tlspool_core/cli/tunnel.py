@@ -8,7 +8,9 @@ import click
 
 from tlspool_core.cli.run import until_signal
 from tlspool_core.client.options import REMOTE_IDENTITY
+from tlspool_core.identity import DoNAI, InvalidIdentity
 from tlspool_core.pool.config import ConfigurationError
+from tlspool_core.pool.permissions import user_numbers
 from tlspool_core.pool.tomlfile import Table, TomlFile
 from tlspool_core.tools.endpoints import Endpoint, EndpointError
 from tlspool_core.tools.tunnel import PROTOCOLS, Tunnel
@@ -44,6 +46,8 @@ def _tunnel(table: Table, number: int, path: Path | None) -> Tunnel:
         proxy_protocol=table.boolean("proxy_protocol", False),
         limit=table.integer("limit", 256, 1, 100_000),
         path=path,
+        peer=table.boolean("peer", False),
+        users=user_numbers(table, "users") if "users" in table else None,
     )
     table.finish()
     if fault := _fault(tunnel):
@@ -64,11 +68,27 @@ def _fault(tunnel: Tunnel) -> tuple[str, str] | None:
     """What of a tunnel does not go together: a key, and what is wrong with it."""
     if tunnel.client and tunnel.proxy_protocol:
         return "proxy_protocol", "is for backends of a server's tunnel"
-    if tunnel.client and not tunnel.target:
-        return "remoteid", "is needed: whom the server must prove to be"
+    if tunnel.client and not tunnel.remoteid and (not tunnel.target or _no_identity(tunnel.target)):
+        return "remoteid", "is needed: whom the other side must prove to be, as `connect` does not name it"
+    if not tunnel.client and tunnel.users is not None:
+        return "users", "is for a client's tunnel: who may be a server's client is what TLS and policy decide"
+    if tunnel.peer and tunnel.starttls:
+        return "peer", "does not go with starttls, where the protocol says who is the client of TLS"
+    for key, text in (("localid", tunnel.localid), ("remoteid", tunnel.target)):
+        if text and (fault := _no_identity(text)):
+            return key, fault
     if not (tunnel.connect.path or (tunnel.connect.host and tunnel.connect.port)):
         return "connect", "needs a host and a port"
     return None
+
+
+def _no_identity(text: str) -> str:
+    """Why a text is no identity; empty if it is one."""
+    try:
+        DoNAI.parse(text)
+    except InvalidIdentity as fault:
+        return f"is not user@domain or domain: {fault}"
+    return ""
 
 
 @click.command()
@@ -80,6 +100,7 @@ def _fault(tunnel: Tunnel) -> tuple[str, str] | None:
 @click.option("--remoteid", default="", help="Whom the other side must prove to be; for --client by default HOST.")
 @click.option("--service", default="", help="IANA service name, for policy and application protocol.")
 @click.option("--remote-identity", type=click.Choice([*REMOTE_IDENTITY]), default="required", show_default=True)
+@click.option("--peer", is_flag=True, help="On the side that gets TLS, be client or server of TLS, as both ends find out.")
 @click.option("--starttls", type=click.Choice(PROTOCOLS), help="Begin in plaintext, by this protocol.")
 @click.option("--proxy-protocol", is_flag=True, help="Tell the backend addresses and identities, by the PROXY protocol, version 2.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=256, show_default=True, help="Connections at a time.")
@@ -94,6 +115,7 @@ def tunnel(
     remoteid: str,
     service: str,
     remote_identity: str,
+    peer: bool,
     starttls: str | None,
     proxy_protocol: bool,
     limit: int,
@@ -103,7 +125,8 @@ def tunnel(
     """Put TLS around plaintext services and clients.
 
     FILE has a table [[tunnel]] for each, with the keys name, role (server or client), listen, connect, localid, remoteid, service,
-    remote_identity, starttls, proxy_protocol and limit, which mean what the options mean. Without FILE, the options are one tunnel.
+    remote_identity, peer, starttls, proxy_protocol and limit, which mean what the options mean, and users: those of this machine whose
+    programs a client's tunnel works for. Without FILE, the options are one tunnel.
     """
     if (file is None) == (listening is None or target is None):
         raise click.UsageError("say FILE, or both --listen and --connect")
@@ -113,7 +136,9 @@ def tunnel(
         else:
             ends = Endpoint.parse(listening or ""), Endpoint.parse(target or "")
             flags = REMOTE_IDENTITY[remote_identity]
-            one = Tunnel("tunnel", *ends, client, localid, remoteid, service, flags, starttls or "", proxy_protocol, limit, path)
+            one = Tunnel(
+                "tunnel", *ends, client, localid, remoteid, service, flags, starttls or "", proxy_protocol, limit, path, peer
+            )
             if fault := _fault(one):
                 raise click.UsageError(f"--{fault[0].replace('_', '-')} {fault[1]}")
             tunnels = [one]

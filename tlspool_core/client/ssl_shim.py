@@ -9,6 +9,9 @@ Theory of operation
 answers, and with the addresses of the connection that TLS runs over.  What an `ssl.SSLContext` decides by itself is the pool's to
 decide: trust, keys, suites.  So keys are refused here rather than ignored, a client cannot switch the proof of the server off, and
 what can be checked afterwards (ALPN, the least version) is checked.  `ssl.MemoryBIO` has no equivalent: for asyncio see `streams`.
+
+With `peer=True` the two ends find out who is client and who is server of TLS, and `server_side` is no more than who was called.  Both
+ends have to prove themselves then, whatever their roles.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class PoolSocket(socket.socket):
         self.settimeout(wrapped.timeout)
         self.session_of_pool = session
         self.context = context
-        self.server_side = wrapped.server_side
+        self.server_side = session.role == "server" if context.peer else wrapped.server_side
         self.server_hostname = server_hostname
         self._addresses = wrapped.addresses
 
@@ -175,13 +178,18 @@ class PoolContext:
         localid: str = "",
         flags: StartTlsFlags = StartTlsFlags.NONE,
         path: str | os.PathLike[str] | None = None,
+        peer: bool = False,
     ) -> None:
-        """`purpose` as for `ssl.create_default_context`: SERVER_AUTH makes a client's context, CLIENT_AUTH a server's."""
+        """`purpose` as for `ssl.create_default_context`: SERVER_AUTH makes a client's context, CLIENT_AUTH a server's.
+
+        `peer`: be client or server of TLS, as both ends find out; after the handshake, `PoolSocket.server_side` tells which.
+        """
+        self.peer = peer
         self.service = service
         self.localid = localid
         self.flags = flags
         self.path = path
-        self.verify_mode = ssl.CERT_REQUIRED if purpose is ssl.Purpose.SERVER_AUTH else ssl.CERT_NONE
+        self.verify_mode = ssl.CERT_REQUIRED if peer or purpose is ssl.Purpose.SERVER_AUTH else ssl.CERT_NONE
         self.check_hostname = purpose is ssl.Purpose.SERVER_AUTH
         self.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         self.protocol = ssl.PROTOCOL_TLS_CLIENT if purpose is ssl.Purpose.SERVER_AUTH else ssl.PROTOCOL_TLS_SERVER
@@ -233,7 +241,7 @@ class PoolContext:
         flags = self._demand(server_side, server_hostname)
         wrapped = _Wrapped(sock, server_side)
         pool = shared(self.path)
-        handshake = pool.starttls_server if server_side else pool.starttls_client
+        handshake = pool.starttls_peer if self.peer else pool.starttls_server if server_side else pool.starttls_client
         try:
             remoteid = (server_hostname or "").rstrip(".")
             session = handshake(
@@ -259,6 +267,8 @@ class PoolContext:
                 raise ValueError("server_hostname is needed: it is whom the TLS Pool proves the server to be")
             return self.flags
         if self.verify_mode == ssl.CERT_NONE:
+            if self.peer:
+                raise ValueError("a peer has to prove itself, as it may turn out to be the server")
             return self.flags | StartTlsFlags.IGNORE_REMOTEID
         return self.flags | (StartTlsFlags.REQUEST_REMOTEID if self.verify_mode == ssl.CERT_OPTIONAL else StartTlsFlags.NONE)
 

@@ -8,6 +8,8 @@ Theory of operation
 asyncio's own `ssl=` argument wants the engine of the `ssl` module in its process, so TLS comes before the streams here: connect or
 accept, hand over, then make streams from the plaintext socket.  Each accepted connection does its handshake in a task of its own,
 so many in progress at a time and no more; a peer that is refused costs a line in the log.
+
+With `peer=True` it does not matter for TLS who has connected: both ends find out who is client and who is server.
 """
 
 from __future__ import annotations
@@ -69,12 +71,22 @@ Handler = Callable[[asyncio.StreamReader, PoolStreamWriter], Awaitable[None]]
 
 
 async def open_connection(
-    host: str, port: int, *, remoteid: str | None = None, path: str | os.PathLike[str] | None = None, **wishes: Unpack[StreamWishes]
+    host: str,
+    port: int,
+    *,
+    remoteid: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+    peer: bool = False,
+    **wishes: Unpack[StreamWishes],
 ) -> tuple[asyncio.StreamReader, PoolStreamWriter]:
-    """Connect, do TLS as client, and give streams. `remoteid` defaults to the host. Raises OSError, of which PoolError is one."""
+    """Connect, do TLS as client, and give streams. `remoteid` defaults to the host. Raises OSError, of which PoolError is one.
+
+    `peer`: do TLS as client or server, as both ends find out; `writer.session.role` tells which.
+    """
     sock = await _connect(host, port)
     addresses = (sock.getsockname(), sock.getpeername())
-    session = await aio.starttls_client(sock, path=path, remoteid=host if remoteid is None else remoteid, **wishes)
+    starttls = aio.starttls_peer if peer else aio.starttls_client
+    session = await starttls(sock, path=path, remoteid=host if remoteid is None else remoteid, **wishes)
     return await _streams(session, addresses)
 
 
@@ -117,15 +129,21 @@ async def _streams(session: aio.Session, addresses: tuple[Any, Any]) -> tuple[as
 
 
 class PoolServer:
-    """Accepts, does TLS as server, and calls the handler with streams. Use it as asyncio's server."""
+    """Accepts, does TLS as server or peer, and calls the handler with streams. Use it as asyncio's server."""
 
     def __init__(
-        self, handler: Handler, sockets: list[socket.socket], path: str | os.PathLike[str] | None, wishes: StreamWishes
+        self,
+        handler: Handler,
+        sockets: list[socket.socket],
+        path: str | os.PathLike[str] | None,
+        wishes: StreamWishes,
+        peer: bool = False,
     ) -> None:
         self.sockets = tuple(sockets)
         self._handler = handler
         self._path = path
         self._wishes = wishes
+        self._starttls = aio.starttls_peer if peer else aio.starttls_server
         self._slots = asyncio.Semaphore(HANDSHAKES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = [asyncio.ensure_future(self._accept(sock)) for sock in sockets]
@@ -151,7 +169,7 @@ class PoolServer:
         """One connection from its handshake to its end."""
         try:
             addresses = (sock.getsockname(), sock.getpeername())
-            session = await aio.starttls_server(sock, path=self._path, **self._wishes)
+            session = await self._starttls(sock, path=self._path, **self._wishes)
             reader, writer = await _streams(session, addresses)
         except PoolError as refusal:
             log.info("refused: %s", refusal)
@@ -204,9 +222,13 @@ async def start_server(
     *,
     backlog: int = 100,
     path: str | os.PathLike[str] | None = None,
+    peer: bool = False,
     **wishes: Unpack[StreamWishes],
 ) -> PoolServer:
-    """Listen on all addresses of `host` (None: all of this machine). `localid` is the name that we serve, empty: as asked for."""
+    """Listen on all addresses of `host` (None: all of this machine). `localid` is the name that we serve, empty: as asked for.
+
+    `peer`: be client or server of TLS with those who connect, as both ends find out.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
@@ -218,4 +240,4 @@ async def start_server(
         for sock in sockets:
             sock.close()
         raise
-    return PoolServer(handler, sockets, path, wishes)
+    return PoolServer(handler, sockets, path, wishes, peer)

@@ -49,6 +49,7 @@ class Program:
     service: str = ""
     flags: StartTlsFlags = StartTlsFlags.NONE
     path: Path | None = None
+    peer: bool = False  # the role in TLS is found out with the other end
 
 
 def addresses(sock: socket.socket) -> dict[str, str]:
@@ -81,9 +82,10 @@ async def environment(session: aio.Session, ends: Mapping[str, str], inherited: 
 
 
 async def serve_one(program: Program, sock: socket.socket) -> int:
-    """One connection as TLS server; the program's exit status. Raises PoolError, OSError."""
+    """One connection as TLS server, or peer; the program's exit status. Raises PoolError, OSError."""
     ends = addresses(sock)
-    session = await aio.starttls_server(
+    starttls = aio.starttls_peer if program.peer else aio.starttls_server
+    session = await starttls(
         sock,
         path=program.path,
         localid=program.localid,
@@ -95,11 +97,12 @@ async def serve_one(program: Program, sock: socket.socket) -> int:
 
 
 async def call(program: Program, endpoint: Endpoint) -> int:
-    """Connect, be TLS client; the program's exit status. Raises PoolError, OSError."""
+    """Connect, be TLS client, or peer; the program's exit status. Raises PoolError, OSError."""
     sock = await connect(endpoint)
+    starttls = aio.starttls_peer if program.peer else aio.starttls_client
     with sock:
         ends = addresses(sock)
-        session = await aio.starttls_client(
+        session = await starttls(
             sock,
             path=program.path,
             localid=program.localid,

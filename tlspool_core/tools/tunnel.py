@@ -6,6 +6,8 @@ A server's tunnel accepts TLS and connects to a backend in plaintext; a client's
 either case STARTTLS dialogues come first on the side that gets TLS, then the pool has that socket, and we copy between plaintext
 sockets.  The backend is connected only after the handshake: whoever is refused never reaches it.  A connection that breaks on one
 side is reset on the other, so that the loss of an end is not taken for the end.
+
+With `peer` it is still fixed on which side TLS is, but not which role we play there: both ends find that out.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tlspool_core.client import aio, proxy_header
-from tlspool_core.tools import starttls_client, starttls_server
+from tlspool_core.tools import starttls_client, starttls_server, whose
 from tlspool_core.tools.endpoints import Acceptor, Endpoint, connect, listen, log
 from tlspool_core.wire.flags import StartTlsFlags
 
@@ -32,7 +34,10 @@ _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets
 
 @dataclass(frozen=True, slots=True)
 class Tunnel:
-    """One service. `path` is the pool's socket, None for the usual places; `limit` counts connections at a time."""
+    """One service. `path` is the pool's socket, None for the usual places; `limit` counts connections at a time.
+
+    `users`: whose programs a client's tunnel works for, beside our own and root's; None is everybody who reaches it.
+    """
 
     name: str
     listen: Endpoint
@@ -46,6 +51,8 @@ class Tunnel:
     proxy_protocol: bool = False
     limit: int = 256
     path: Path | None = None
+    peer: bool = False
+    users: Collection[int] | None = None
 
     @property
     def wishes(self) -> aio.AsyncWishes:
@@ -87,8 +94,11 @@ async def _as_server(tunnel: Tunnel, sock: socket.socket) -> None:
     family, source, target = sock.family, sock.getpeername(), sock.getsockname()
     if tunnel.starttls:
         await starttls_server.begin(tunnel.starttls, sock, tunnel.localid or "localhost")
-    async with await aio.starttls_server(sock, path=tunnel.path, **tunnel.wishes) as session:
-        log.info("%s: %s from %s", tunnel.name, session.remoteid or "(nobody)", source[0] if source else "here")
+    starttls = aio.starttls_peer if tunnel.peer else aio.starttls_server
+    async with await starttls(sock, path=tunnel.path, **tunnel.wishes) as session:
+        log.info(
+            "%s: %s from %s, we are %s", tunnel.name, session.remoteid or "(nobody)", source[0] if source else "here", session.role
+        )
         with await connect(tunnel.connect) as backend:
             if tunnel.proxy_protocol:
                 facts = proxy_header.Facts(
@@ -109,12 +119,15 @@ async def _as_server(tunnel: Tunnel, sock: socket.socket) -> None:
 
 async def _as_client(tunnel: Tunnel, application: socket.socket) -> None:
     """`application` speaks plaintext, and gets to a TLS server."""
+    if tunnel.users is not None and (why := whose.refusal(application, tunnel.users)):
+        raise PermissionError(why)
     with await connect(tunnel.connect) as sock:
         first = b""
         if tunnel.starttls:
             first = await starttls_client.begin(tunnel.starttls, sock, tunnel.target)
-        async with await aio.starttls_client(sock, path=tunnel.path, **tunnel.wishes) as session:
-            log.info("%s: %s to %s", tunnel.name, session.localid or "(nobody)", session.remoteid)
+        starttls = aio.starttls_peer if tunnel.peer else aio.starttls_client
+        async with await starttls(sock, path=tunnel.path, **tunnel.wishes) as session:
+            log.info("%s: %s to %s, we are %s", tunnel.name, session.localid or "(nobody)", session.remoteid, session.role)
             await asyncio.get_running_loop().sock_sendall(application, first)
             await relay(session.plaintext, application)
 
