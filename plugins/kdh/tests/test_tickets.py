@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import krb5
 import pytest
 from kdh_helpers import WEB, fetch, source
+from tlspool_kdh import mit
 from tlspool_kdh.accounts import Account, Realms
 from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.mit import Source, keytab_keys
@@ -100,6 +102,40 @@ def test_a_password_that_was_refused_is_not_sent_again(realm: Any) -> None:
         with pytest.raises(KerberosError, match="the password or key is wrong"):
             tickets.granting(whose)
     assert len(asked) == 1
+
+
+def test_it_is_sent_again_ever_more_seldom_unless_it_has_been_changed(realm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would be else whenever somebody calls at a server that is a user: ten times in ten minutes lock many an account."""
+    clock, password, sent = [0.0], [b"wrong"], []
+    ask = mit.initial
+    monkeypatch.setattr(mit, "initial", lambda ready: sent.append(clock[0]) or ask(ready))
+    tickets, whose = Tickets(now=lambda: clock[0]), source("mary@KDH.EXAMPLE", password=lambda: password[0])
+    for minute in range(60):
+        clock[0] = 60.0 * minute
+        with pytest.raises(KerberosError, match="the password or key is wrong"):
+            tickets.granting(whose)
+    assert [when // 60 for when in sent] == [0, 1, 3, 7, 15, 31]
+    password[0] = b"sesame"
+    clock[0] += 60.0
+    assert str(tickets.granting(whose).client) == "mary@KDH.EXAMPLE"
+
+
+def test_a_keytab_that_has_been_changed_is_tried(realm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, sent, ask, file = [0.0], [], mit.initial, tmp_path / "keytab"
+    monkeypatch.setattr(mit, "initial", lambda ready: sent.append(clock[0]) or ask(ready))
+    realm.add("ruth")
+    context = krb5.init_context()
+    table = krb5.kt_resolve(context, f"FILE:{file}".encode())
+    made_up = krb5.init_keyblock(context, 18, bytes(32))
+    krb5.kt_add_entry(context, table, krb5.parse_name_flags(context, b"ruth@KDH.EXAMPLE"), 1, 0, made_up)
+    tickets, whose = Tickets(now=lambda: clock[0]), source("ruth@KDH.EXAMPLE", keytab=f"FILE:{file}")
+    for clock[0] in (0.0, 61.0, 122.0):
+        with pytest.raises(KerberosError, match="the password or key is wrong"):
+            tickets.granting(whose)
+    assert sent == [0.0, 61.0]
+    file.unlink()
+    realm.admin("KDH.EXAMPLE", f"ktadd -k {file} ruth")
+    assert str(tickets.granting(whose).client) == "ruth@KDH.EXAMPLE"
 
 
 # --- names that are tried -----------------------------------------------------------------------------------------------------

@@ -23,29 +23,31 @@ LARGEST: Final = 1 << 20  # bytes
 @contextmanager
 def steady(name: str) -> Iterator[str]:
     """A name, for libkrb5 and for as long as the block lasts, of what a keytab or cache holds now. Raises OSError."""
-    kind, colon, path = name.partition(":")
-    if not colon:
-        kind, path = "FILE", name
-    if kind not in ("FILE", "WRFILE"):
+    if not _path(name):
         yield name
         return
-    copy = os.memfd_create("kerberos", os.MFD_CLOEXEC)
-    try:
-        _copy(path, copy)
-        yield f"FILE:/proc/self/fd/{copy}"
-    finally:
-        os.close(copy)
+    data = contents(name)
+    with os.fdopen(os.memfd_create("kerberos", os.MFD_CLOEXEC), "wb", buffering=0) as copy:
+        copy.write(data)
+        yield f"FILE:/proc/self/fd/{copy.fileno()}"
 
 
-def _copy(path: str, copy: int) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+def contents(name: str) -> bytes:
+    """What a keytab or cache holds; empty if it is no file. Raises OSError."""
+    path = _path(name)
+    if not path:
+        return b""
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, f"{path} is no file")
-        size = 0
-        while data := os.read(file, LARGEST):
-            size += os.write(copy, data)
-            if size > LARGEST:
-                raise OSError(0, f"{path} has more than {LARGEST} bytes")
-    finally:
-        os.close(file)
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise OSError(0, f"{path} has more than {LARGEST} bytes")
+    return data
+
+
+def _path(name: str) -> str:
+    kind, colon, path = name.partition(":")
+    if not colon:
+        return name
+    return path if kind in ("FILE", "WRFILE") else ""

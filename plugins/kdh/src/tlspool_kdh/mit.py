@@ -21,7 +21,7 @@ import krb5
 from tlspool_core.api import KeyStoreError
 from tlspool_kdh import library
 from tlspool_kdh.crypto import ENCTYPES, KerberosKey
-from tlspool_kdh.files import steady
+from tlspool_kdh.files import contents, steady
 from tlspool_kdh.gate import KerberosError
 from tlspool_kdh.tickets import ClientTicket, FindKey, Principal
 
@@ -147,6 +147,16 @@ def with_password(source: Source) -> Source:
     with _in_words(f"no password of {source}"):
         found = source.password()
     return replace(source, password=lambda: found)
+
+
+def secret_of(source: Source) -> bytes:
+    """The password that `with_password` has fetched, or what the keytab holds; empty if neither can be told. Never raises."""
+    if source.password is not None:
+        return source.password()
+    try:
+        return contents(source.keytab)
+    except OSError:
+        return b""
 
 
 def initial(source: Source) -> Purse:

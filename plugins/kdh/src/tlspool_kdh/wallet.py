@@ -7,13 +7,16 @@ For each `Source` there is a wallet: a ticket-granting ticket, and the tickets t
 a KDC as long as there is something good.  A keeper looks after wallets that were used lately, and after those that only renewal can
 keep alive.  A credential cache is its owner's: it is only read, and read again soon, so that what the owner does to it counts.
 
-A password that the KDC refused is not sent again for a minute, lest the account be locked.
+A password or key that the KDC refused is not sent again for a minute, then for two, and so on up to a day, lest the account be locked: what
+sends it may be a stranger who calls at a server that is a user.  If it has been changed, a minute is enough.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -30,12 +33,28 @@ log = logging.getLogger("tlspool.kdh")
 
 SPARE: Final = 60.0  # seconds that a ticket must last to be of use to a handshake
 _CACHE_SEEN: Final = 5.0  # seconds for which somebody's own cache is taken to be as it was
-_REFUSED_FOR: Final = 60.0
+_REFUSED_FOR: Final = 60.0  # seconds, at first
+_REFUSED_LONGEST: Final = 86_400.0
 _LOOK_EVERY: Final = 30.0
 _MOST_TICKETS: Final = 256  # of one wallet; applications say for which services
 _MOST_WALLETS: Final = 4096
 
 Services = tuple[Principal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Of a password or key, which is known again by its hash."""
+
+    when: float
+    pause: float  # seconds before the same may be sent again
+    secret: bytes
+    error: KerberosError
+
+    def again(self, now: float) -> KerberosError:
+        age = now - self.when
+        text = f"{self.error} (refused {age:.0f} s ago, to be sent again in {self.pause - age:.0f} s, or sooner if it is changed)"
+        return KerberosError(text, self.error.code)
 
 
 @dataclass(slots=True)
@@ -51,7 +70,7 @@ class _Wallet:
     copied: Purse | None = None  # what the owner's cache was when last seen
     seen: float = float("-inf")
     used: bool = False  # since the purse was filled
-    refused: tuple[float, KerberosError] | None = None
+    refused: _Refusal | None = None
 
 
 class Tickets:
@@ -65,6 +84,7 @@ class Tickets:
         self._gate = Gate()
         self.strangers = Strangers()
         self._errands: set[object] = set()
+        self._salt = os.urandom(32)
         self._keeper: threading.Thread | None = None
 
     # --- what clients and servers ask for ----------------------------------------------------------------------------------------
@@ -183,17 +203,28 @@ class Tickets:
         source = wallet.source
         if source.ccache:
             raise KerberosError(f"the ticket of {source or 'its owner'} in {source.ccache} has ended, or will soon: run kinit")
-        if wallet.refused is not None and self._now() - wallet.refused[0] < _REFUSED_FOR:
-            raise wallet.refused[1]
-        wallet.refused = None
+        refused = wallet.refused
+        if refused is not None and self._now() - refused.when < _REFUSED_FOR:
+            raise refused.again(self._now())
         self._gate.check(realm)
         ready = mit.with_password(source)  # a person may have to type a PIN first, which is not the KDC's fault
+        secret = self._hashed(ready)
+        again = refused is not None and refused.secret == secret
+        if refused is not None and again and self._now() - refused.when < refused.pause:
+            raise refused.again(self._now())
         try:
-            return self._gate.ask(realm, lambda: mit.initial(ready))
+            filled = self._gate.ask(realm, lambda: mit.initial(ready))
         except KerberosError as error:
             if error.code in mit.BAD_PASSWORD:
-                wallet.refused = (self._now(), error)
+                pause = min(2 * refused.pause, _REFUSED_LONGEST) if refused is not None and again else _REFUSED_FOR
+                wallet.refused = _Refusal(self._now(), pause, secret, error)
             raise
+        wallet.refused = None
+        return filled
+
+    def _hashed(self, ready: Source) -> bytes:
+        """What the KDC is about to see used, so that nothing can be learned from it but whether it is the same as before."""
+        return hmac.digest(self._salt, mit.secret_of(ready), "sha256")
 
     def _put(self, wallet: _Wallet, purse: Purse | None) -> None:
         """Tickets for services stay if they are of the same client; somebody else's go."""
