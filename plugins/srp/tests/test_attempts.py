@@ -67,3 +67,12 @@ def test_peers_without_an_address_are_counted_by_user_alone() -> None:
     """As the processes of one host are, whose sockets have none."""
     attempts = Attempts(limit_user=100, limit_address=1)
     assert attempts.begin("john", "") and attempts.begin("mary", "")
+
+
+def test_a_reload_forgets_no_failures() -> None:
+    kind = SrpType()
+    for _ in range(2):
+        kind.configure({"attempts_per_user": 1})
+        assert kind._attempts.limit_user == 1
+        outcome = kind._attempts.begin("john", "")
+    assert not outcome

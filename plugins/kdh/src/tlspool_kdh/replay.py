@@ -111,9 +111,11 @@ class ReplayCache:
         """Raises NoRoom if another process has it for long."""
         for tried in range(_TRIES):
             try:
-                return fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, _BUCKET, start)
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, _BUCKET, start)
             except (BlockingIOError, PermissionError):  # POSIX leaves open which
                 time.sleep(0.001 * bool(tried))
+            else:
+                return
         raise NoRoom(f"another process keeps the replay cache {self.path} locked")
 
     def _opened(self) -> mmap.mmap:

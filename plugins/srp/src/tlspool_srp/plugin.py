@@ -100,7 +100,9 @@ class SrpType(CredentialType):
             if values[key] not in GROUPS:
                 raise ValueError(f"[credential.srp] {key} is one of {', '.join(map(str, GROUPS))}")
         self._minimum_bits, self._simulated_bits = values["minimum_bits"], values["simulated_bits"]
-        self._attempts = Attempts(values["attempts_per_user"], values["attempts_per_address"], float(values["attempts_window"]))
+        attempts = self._attempts  # a reload forgets no failures
+        attempts.limit_user, attempts.limit_address = values["attempts_per_user"], values["attempts_per_address"]
+        attempts.window = float(values["attempts_window"])
 
     async def load(self, local: LocalCredential, find_key: Callable[[str], Awaitable[Key]]) -> Credential | None:
         """SRP shows nothing in a Certificate message."""
@@ -132,7 +134,10 @@ class SrpType(CredentialType):
         """For lists."""
         if not public:
             return "serves the users of the trust database"
-        account = ClientAccount.decode(public)
+        try:
+            account = ClientAccount.decode(public)
+        except ValueError as error:
+            return str(error)
         return f"{account.user} at {account.server}"
 
     def begin(self, context: SessionContext) -> SessionParts:

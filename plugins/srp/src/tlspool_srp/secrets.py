@@ -61,7 +61,7 @@ class ClientAccount:
 def _fields(data: bytes) -> Mapping[str, str]:
     try:
         fields = json.loads(data or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("an SRP account is a JSON object") from None
     if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
         raise ValueError("an SRP account is a JSON object of texts")
