@@ -13,8 +13,8 @@ from typing import Any
 
 import deskhouse
 import pytest
-from deskhouse import SOFTHSM, House, eventually
-from test_pin import JOHN, Desk, begin, good
+from deskhouse import SOFTHSM, House, Person, eventually
+from test_pin import JOHN, QUESTION, Desk, begin, good, pinentry
 
 from tlspool_core.client import ErrorCode, Pool
 from tlspool_core.secret import Secret
@@ -112,6 +112,39 @@ def test_a_pin_from_the_desk_that_is_not_to_be_remembered(house: Callable[..., H
     thread.join(20)
     assert good(outcomes)
     assert places(home, RIGHT) == {}
+
+
+def test_the_program_that_asks_a_person(house: Callable[..., House], person: Callable[..., Person]) -> None:
+    home = house()
+    at = person("pin", "--terminal", "--socket", str(home.path))
+    at.sees("waiting for questions")
+    outcomes: list[Any] = []
+    thread = begin(home, outcomes)
+    at.sees(QUESTION)
+    at.types(WRONG + "\n")
+    at.sees("PIN passed on")
+    at.sees(QUESTION)
+    assert traces(at.pid, WRONG) == []
+    at.types(RIGHT + "\n")
+    at.sees("PIN passed on")
+    assert traces(at.pid, RIGHT) == []
+    thread.join(20)
+    assert good(outcomes)
+
+
+def test_the_program_that_has_a_pinentry_ask(house: Callable[..., House], person: Callable[..., Person]) -> None:
+    """Both lines of data come with one read, and more behind them."""
+    home = house()
+    program, _ = pinentry(home, f"sys.stdout.write('# one\\nD %{ord(RIGHT[0]):02X}{RIGHT[1:6]}\\nD {RIGHT[6:]}\\n')")
+    at = person("pin", "--pinentry", program, "--socket", str(home.path))
+    at.sees("waiting for questions")
+    outcomes: list[Any] = []
+    thread = begin(home, outcomes)
+    at.sees("PIN passed on")
+    assert traces(at.pid, RIGHT) == []
+    assert traces(at.pid, RIGHT[1:6]) == []
+    thread.join(20)
+    assert good(outcomes)
 
 
 def test_a_pin_from_a_file(house: Callable[..., House], tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def pkcs11_worker_seeds() -> Iterable[bytes]:
         workers.Loaded("m", "d", 3, 0), workers.Tokens((token,)), workers.Done(), workers.Objects((thing,)), workers.Value(b"v"),
         workers.Failed(0xA0, "wrong PIN"),
     )  # fmt: skip
+    pin = workers.build_body(workers.Login(1, 0)).removesuffix(bytes(4)) + b"\0\0\0\x041234"
+    yield bytes((0,)) + workers.build_frame(9, workers.Login.KIND, pin)
     for direction, messages in ((0, requests), (1, replies)):
         yield bytes((direction | 0x40,)) + b"".join(workers.build(1, message) for message in messages)
         yield from (bytes((direction,)) + workers.build(9, message) for message in messages)

@@ -299,6 +299,26 @@ def test_a_directory_and_a_missing_file_are_no_pin(tmp_path: Path) -> None:
         read_pin(PinSource("file", str(tmp_path / "none")))
 
 
+def test_a_pin_that_nobody_waits_for_any_more_is_wiped_and_its_file_is_free(tmp_path: Path) -> None:
+    """A handshake that took too long while another process had the file."""
+    path = tmp_path / "pin"
+    path.write_text(GOOD)
+    path.chmod(0o600)
+    source = PinSource("file", str(path))
+    first = read_pin(source)
+
+    async def main() -> None:
+        second = asyncio.create_task(asyncio.to_thread(read_pin, source))
+        await asyncio.sleep(0)
+        second.cancel()
+        first.close()
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    asyncio.run(main())  # its end waits for the thread
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
+    read_pin(source).close()
+
+
 def test_a_pin_is_wiped_once_sent_and_before_the_token_has_answered() -> None:
     """Unless it is to be remembered, for which it must turn out right."""
     token = wire.TokenRecord(7, "Web", "maker", "model", "1", "", "", 0x404, ())

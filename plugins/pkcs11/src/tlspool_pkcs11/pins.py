@@ -49,6 +49,10 @@ class HeldPin:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def __del__(self) -> None:
+        # whoever waited for it in another thread may have gone meanwhile
+        self.close()
+
 
 def read_pin(source: PinSource) -> HeldPin:
     """The PIN of a source. Blocks, since it waits for the lock on a file; raises KeyStoreError."""
