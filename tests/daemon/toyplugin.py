@@ -1,17 +1,14 @@
-"""A plugin for daemons under test: toy credentials for a few identities, whose keys every process derives alike."""
+"""A plugin for daemons under test: toy credentials for a few identities, whose keys every process derives alike, and site rules."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tlspool_core.api import (
     Aaa,
@@ -23,15 +20,11 @@ from tlspool_core.api import (
     Denied,
     DoNAI,
     KeyStore,
-    LocalCredential,
-    LocalIdentity,
-    Role,
-    TrustRecord,
     hookimpl,
 )
-from tlspool_core.testing.keys import SoftwareKeys, public_der
+from tlspool_core.testing.keys import SoftwareKeys
 from tlspool_core.testing.memory import MemoryBackend
-from tlspool_core.testing.toy import ToyType, toy_entry, toy_trust_key
+from tlspool_core.testing.toy import ToyType, toy_identity, toy_key
 
 SERVER = "www.example.com"
 CLIENT = "john@example.com"
@@ -42,11 +35,6 @@ KEYLESS = "keyless.example.com"  # its key is in no key store
 
 keys = SoftwareKeys()
 backend = MemoryBackend()
-
-
-def private_key(name: str) -> ec.EllipticCurvePrivateKey:
-    number = int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1
-    return ec.derive_private_key(number, ec.SECP256R1())
 
 
 class Site(Aaa):
@@ -83,14 +71,11 @@ class Site(Aaa):
 def _fill() -> None:
     with backend.write() as databases:
         for name in (SERVER, CLIENT, STRANGER, RESERVED, KEYLESS, OTHER):
-            identity = DoNAI.parse(name)
-            key = private_key(name)
-            uri = keys.add(name, key)
-            public = toy_entry(identity, public_der(key))
-            allowed = (54321,) if name == RESERVED else ()
-            databases.put_localid(LocalIdentity(identity, (LocalCredential(identity, "toy", Role.BOTH, uri, public),), "", allowed))
+            keys.add(name, toy_key(name))
+            identity, trusted = toy_identity(name, allowed_uids=(54321,) if name == RESERVED else ())
+            databases.put_localid(identity)
             if name != STRANGER:
-                databases.put_trust(TrustRecord(toy_trust_key(public), "toy", pinned=True))
+                databases.put_trust(trusted)
         databases.put_disclose(SERVER, [DoNAI.parse(CLIENT)])
     keys.missing.add(f"software:{KEYLESS}")
 

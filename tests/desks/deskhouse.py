@@ -25,10 +25,8 @@ from cryptography.x509.oid import NameOID
 
 from tlspool_core.client import ErrorCode, PoolError, Session
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces import LocalCredential, LocalIdentity, Role, TrustRecord
 from tlspool_core.registry import Registry
-from tlspool_core.testing.keys import public_der
-from tlspool_core.testing.toy import toy_entry, toy_trust_key
+from tlspool_core.testing.toy import toy_identity, toy_key
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -85,13 +83,11 @@ class House:
 
     def add(self, name: str, uri: str = "") -> None:
         """A local identity with its toy credential, trusted unless it is the one that nobody trusts."""
-        identity = DoNAI.parse(name)
-        public = toy_entry(identity, public_der(deskplugin.private_key(name)))
-        credential = LocalCredential(identity, "toy", Role.BOTH, uri or f"software:{name}", public)
+        identity, trusted = toy_identity(name, uri)
         with self.backend.write() as databases:
-            databases.put_localid(LocalIdentity(identity, (credential,)))
+            databases.put_localid(identity)
             if name != UNTRUSTED:
-                databases.put_trust(TrustRecord(toy_trust_key(public), "toy", pinned=True))
+                databases.put_trust(trusted)
 
     def disclose(self, selector: str, *names: str) -> None:
         with self.backend.write() as databases:
@@ -108,13 +104,13 @@ class House:
         self.softhsm.write_text(f"directories.tokendir = {self.home}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n")
         self._util("--init-token", "--free", "--label", "pool", "--pin", PIN, "--so-pin", "12345678")
         key = self.home / "john.key"
-        pem = deskplugin.private_key("john@example.com").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        pem = toy_key("john@example.com").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         key.write_bytes(pem)
         self._util("--import", str(key), "--token", "pool", "--label", "john@example.com", "--id", "01", "--pin", PIN)
 
     def _issuing(self) -> str:
         """An authority whose key is in a key store; trusted."""
-        key = deskplugin.private_key("issuer.example.com")
+        key = toy_key("issuer.example.com")
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Proxy CA")])
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateBuilder(

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -21,15 +20,15 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "daemon"))  # for the pool under test
 
-from conftest import DaemonProcess, eventually  # type: ignore[attr-defined]
+from conftest import eventually  # type: ignore[attr-defined]
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from test_openssl import NEEDED, PIN, World
+from test_openssl import PIN, World
 
-from tests.tools.conftest import free_port, listens
+from tests.tools.conftest import Listening, Tool, free_port, listens, opened
 from tlspool_core.client import PoolError, StartTlsFlags
 from tlspool_core.interfaces import Role
 from tlspool_core.tools.endpoints import Endpoint
@@ -37,7 +36,6 @@ from tlspool_core.tools.http_proxy import upstream
 from tlspool_core.tools.http_proxy.rules import Rules
 from tlspool_core.tools.http_proxy.server import ProxySettings, run
 
-ROOT = Path(__file__).parent.parent.parent
 SITE = "site.example.com"
 DAY = datetime.timedelta(days=1)
 
@@ -101,32 +99,20 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Inside]]:
         one.close()
 
 
-class RawSite:
+class RawSite(Listening):
     """A site that does with each connection what a test says; what it heard can be waited for."""
 
     def __init__(self, talk: Callable[[socket.socket, RawSite], None]) -> None:
         self.heard = b""
-        self.connections = 0
         self._talk = talk
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listening.getsockname()[1])
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
+        super().__init__()
 
     @property
     def url(self) -> bytes:
         return b"http://127.0.0.1:%d" % self.port
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self.connections += 1
-            connection.settimeout(20)
-            with connection, contextlib.suppress(OSError):
-                self._talk(connection, self)
+    def talk(self, connection: socket.socket) -> None:
+        self._talk(connection, self)
 
     def read(self, connection: socket.socket, end: bytes = b"\r\n\r\n") -> bytes:
         """What comes, up to `end`; empty at the end of the connection."""
@@ -138,11 +124,6 @@ class RawSite:
             piece += data
             self.heard += data
         return piece
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        self._thread.join(20)
 
 
 @pytest.fixture
@@ -218,21 +199,8 @@ def _authority(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyWorld]:
-    if NEEDED:
-        pytest.skip(f"not installed: {', '.join(NEEDED)}")
-    daemons: list[DaemonProcess] = []
-
-    def start(extra: str, *, real: bool) -> DaemonProcess:
-        daemons.append(DaemonProcess(tmp_path_factory.mktemp("pool"), extra, real=real))
-        daemons[0].pool.ping()
-        return daemons[0]
-
-    try:
-        yield ProxyWorld(tmp_path_factory.mktemp("world"), start)
-    finally:
-        for daemon in daemons:
-            daemon.stop()
-            print(daemon.text)
+    with opened(ProxyWorld, tmp_path_factory.mktemp) as made:
+        yield made
 
 
 class Site(ThreadingHTTPServer):
@@ -348,21 +316,16 @@ def site(world: ProxyWorld) -> Iterator[Site]:
     opened.stop()
 
 
-class Outside:
+class Outside(Tool):
     """`tlspool proxy` as a process."""
 
     def __init__(self, world: ProxyWorld, directory: Path, text: str) -> None:
         self.world = world
         self.port = free_port()
-        self.log = directory / "proxy.log"
         self.file = directory / "proxy.toml"
         self.file.write_text(f'listen = "127.0.0.1:{self.port}"\n{text}')
-        environment = os.environ | {"TLSPOOL_SOCKET": str(world.daemon.path), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-        command = [sys.executable, "-c", "from tlspool_core.cli import main; main()", "proxy", str(self.file)]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=environment, stderr=log)
-        eventually(lambda: self.process.poll() is not None or listens(self.port))
-        assert self.process.poll() is None, self.log.read_text()
+        super().__init__(directory / "proxy.log", world, "proxy", str(self.file))
+        self.reaches(self.port)
 
     def command(self, *arguments: str) -> list[str]:
         """curl through this proxy, trusting what it makes."""
@@ -377,10 +340,6 @@ class Outside:
     def descriptors(self) -> int:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
-    def stop(self) -> None:
-        self.process.terminate()
-        assert self.process.wait(20) == 0, self.log.read_text()
-
 
 @pytest.fixture(scope="module")
 def outside(world: ProxyWorld, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
@@ -392,7 +351,7 @@ def outside(world: ProxyWorld, site: Site, tmp_path_factory: pytest.TempPathFact
         f'[[destination]]\nmatch = ["*.example.com"]\nlocalid = "john@example.com"\nconnect = "127.0.0.1:{site.port}"\n',
     )
     yield proxy
-    proxy.stop()
+    assert proxy.stop() == 0
     print(proxy.log.read_text())
 
 

@@ -6,9 +6,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,22 +21,33 @@ from conftest import DaemonProcess, eventually  # type: ignore[attr-defined]
 from test_openssl import NEEDED, World
 
 ROOT = Path(__file__).parent.parent.parent
+W = TypeVar("W", bound=World)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+@contextmanager
+def opened(kind: type[W], directory: Callable[[str], Path]) -> Iterator[W]:
+    """A world of some kind; `directory` makes one for a purpose."""
     if NEEDED:
         pytest.skip(f"not installed: {', '.join(NEEDED)}")
     daemons: list[DaemonProcess] = []
 
     def start(extra: str, *, real: bool) -> DaemonProcess:
-        daemons.append(DaemonProcess(tmp_path_factory.mktemp("pool"), extra, real=real))
+        daemons.append(DaemonProcess(directory("pool"), extra, real=real))
         daemons[0].wait_until_it_serves()
         return daemons[0]
 
-    yield World(tmp_path_factory.mktemp("world"), start)
-    for daemon in daemons:
-        daemon.stop()
+    try:
+        yield kind(directory("world"), start)
+    finally:
+        for daemon in daemons:
+            daemon.stop()
+            print(daemon.text)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with opened(World, tmp_path_factory.mktemp) as made:
+        yield made
 
 
 class Tool:
@@ -70,6 +83,37 @@ def listens(port: int) -> bool:
     """Whether a socket listens on the port; looks without connecting."""
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+
+
+class Listening:
+    """Does with each connection to a port of loopback, one after the other, what `talk` does."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connections += 1
+            connection.settimeout(20)
+            with connection, suppress(OSError):
+                self.talk(connection)
+
+    def talk(self, connection: socket.socket) -> None:
+        """Until the connection may end."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(20)
 
 
 def free_port() -> int:

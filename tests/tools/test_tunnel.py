@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_openssl import SERVER, World
 
-from tests.tools.conftest import Tool, free_port, s_client
+from tests.tools.conftest import Listening, Tool, free_port, s_client
 from tlspool_core.client import proxy_header
 from tlspool_core.interfaces import Role
 from tlspool_core.tools.tunnel import PROTOCOLS
@@ -21,35 +20,21 @@ GREETINGS = {"smtp": b"220-hello\r\n220 backend\r\n", "imap": b"* OK backend\r\n
 OPENSSL = {"postgresql": "postgres", "managesieve": "sieve", "xmpp-client": "xmpp"}
 
 
-class Backend:
+class Backend(Listening):
     """Greets, says back in upper case what it hears, and remembers what came."""
 
     def __init__(self, greeting: bytes = b"") -> None:
         self.greeting = greeting
         self.heard = b""
-        self.connections = 0
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listening.getsockname()[1])
-        threading.Thread(target=self._serve, daemon=True).start()
+        super().__init__()
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
+    def talk(self, connection: socket.socket) -> None:
+        connection.sendall(self.greeting)
+        while data := connection.recv(65536):
+            self.heard += data
+            connection.sendall(data.upper())
+            if data.endswith(b"\n"):  # s_client waits for our end
                 return
-            self.connections += 1
-            with connection:
-                connection.sendall(self.greeting)
-                while data := connection.recv(65536):
-                    self.heard += data
-                    connection.sendall(data.upper())
-                    if data.endswith(b"\n"):  # s_client waits for our end
-                        break
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from tlspool_core.identity import DoNAI
@@ -25,11 +26,14 @@ from tlspool_core.interfaces import (
     Finding,
     Key,
     LocalCredential,
+    LocalIdentity,
     PeerContext,
     Predicate,
+    Role,
+    TrustRecord,
     Verdict,
 )
-from tlspool_core.testing.keys import verify
+from tlspool_core.testing.keys import public_der, verify
 from tlspool_core.tls.alerts import BadCertificate, DecodeError, DecryptError
 from tlspool_core.tls.seams import CertificateEntry, CertificateForm, Credential, PeerCredential
 
@@ -45,6 +49,23 @@ def toy_entry(identity: DoNAI, public_key: bytes) -> bytes:
 def toy_trust_key(entry: bytes) -> bytes:
     """Key of the trust database under which a toy credential is pinned."""
     return hashlib.sha256(entry).digest()
+
+
+def toy_key(name: str) -> ec.EllipticCurvePrivateKey:
+    """A private key for whom `name` says: every process of a test derives the same one."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1
+    return ec.derive_private_key(number, ec.SECP256R1())
+
+
+def toy_identity(name: str, uri: str = "", allowed_uids: tuple[int, ...] = ()) -> tuple[LocalIdentity, TrustRecord]:
+    """An identity with a toy credential, and the record by which that is trusted.
+
+    Its `toy_key` is where `uri` says; else in `SoftwareKeys`, to which it was added under the same name.
+    """
+    identity = DoNAI.parse(name)
+    public = toy_entry(identity, public_der(toy_key(name)))
+    credential = LocalCredential(identity, "toy", Role.BOTH, uri or f"software:{name}", public)
+    return LocalIdentity(identity, (credential,), "", allowed_uids), TrustRecord(toy_trust_key(public), "toy", pinned=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from tlspool_core.api import (
     ConfigBackend,
     CredentialType,
-    DoNAI,
     Finding,
     KeyStore,
-    LocalCredential,
-    LocalIdentity,
     PeerContext,
     Predicate,
-    Role,
-    TrustRecord,
     Verdict,
     hookimpl,
 )
-from tlspool_core.testing.keys import SoftwareKeys, public_der
+from tlspool_core.testing.keys import SoftwareKeys
 from tlspool_core.testing.memory import MemoryBackend
-from tlspool_core.testing.toy import ToyType, toy_entry, toy_trust_key
+from tlspool_core.testing.toy import ToyType, toy_identity, toy_key
 
 WEB = "www.example.com"
 USERS = ("john", "eve", "ann", "mute", "naked", "short", "idle", "bob", "mallory")
@@ -64,13 +56,11 @@ class Toys(ToyType):
 def _fill() -> None:
     with backend.write() as databases:
         for name in (WEB, *(f"{user}@example.com" for user in USERS)):
-            identity = DoNAI.parse(name)
-            key = ec.derive_private_key(int.from_bytes(hashlib.sha256(name.encode()).digest()) >> 1, ec.SECP256R1())
-            public = toy_entry(identity, public_der(key))
-            credential = LocalCredential(identity, "toy", Role.BOTH, keys.add(name, key), public)
-            databases.put_localid(LocalIdentity(identity, (credential,)))
-            if identity.user != STRANGER:
-                databases.put_trust(TrustRecord(toy_trust_key(public), "toy", pinned=True))
+            keys.add(name, toy_key(name))
+            identity, trusted = toy_identity(name)
+            databases.put_localid(identity)
+            if identity.identity.user != STRANGER:
+                databases.put_trust(trusted)
 
 
 _fill()
