@@ -6,8 +6,11 @@ A real pool with a real token; what is found by search of the processes' memory,
 from __future__ import annotations
 
 import fcntl
+import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,11 @@ import pytest
 from deskhouse import SOFTHSM, House, Person, eventually
 from test_pin import JOHN, QUESTION, Desk, begin, good, pinentry
 
+from tlspool_core.cli import status
 from tlspool_core.client import ErrorCode, Pool
 from tlspool_core.secret import Secret
 from tlspool_core.testing.traces import Trace, may_look, traces
-from tlspool_core.wire.codec import PACKET_SIZE, seal
+from tlspool_core.wire.codec import PACKET_SIZE, encode, seal
 from tlspool_core.wire.messages import Packet, PinEntry
 
 RIGHT, WRONG = "Qx-5093+Ibex", "Wv-6172+Newt"
@@ -222,6 +226,57 @@ def test_a_pin_that_is_no_text(house: Callable[..., House]) -> None:
     thread.join(20)
     assert outcomes[1].code == ErrorCode.CREDENTIAL_UNAVAILABLE
     assert places(home, RIGHT) == {}
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="util-linux is not installed")
+def test_a_pool_that_may_lock_nothing_says_so_and_serves(house: Callable[..., House], monkeypatch: pytest.MonkeyPatch) -> None:
+    within = (
+        "setpriv",
+        "--bounding-set=-ipc_lock",
+        "prlimit",
+        "--memlock=0:0",
+    )  # root may lock whatever the limit, but for the first
+    monkeypatch.setattr(deskhouse._daemons, "DaemonProcess", partial(deskhouse._daemons.DaemonProcess, within=within))
+    home = house()
+    eventually(lambda: home.daemon.text.count("raise RLIMIT_MEMLOCK") == 2)
+    desk = Desk(home).registered(home)
+    outcomes: list[Any] = []
+    thread = begin(home, outcomes)
+    desk.answer(desk.question()[0], RIGHT)
+    thread.join(20)
+    assert good(outcomes)
+    after = places(home, RIGHT)
+    assert list(after) == [home.daemon.process.pid]
+    assert not locked(after)
+    assert home.daemon.text.count("raise RLIMIT_MEMLOCK") == 2, "once for the daemon, once for the process of the library"
+    (worker,) = status.ask(f"{home.path}.status")["workers"]
+    assert worker["locking_fault"].startswith("mlock: ")
+    assert worker["key_stores"]["pkcs11"]["modules"][0]["locking_fault"].startswith("mlock: ")
+
+
+def test_those_who_may_not_answer_take_no_locked_memory(house: Callable[..., House]) -> None:
+    """Or else anybody could use up the limit by beginning packets and not ending them."""
+    home = house()
+
+    def begin_packets(path: str) -> None:
+        links = []
+        for number in range(30):
+            links.append(socket.socket(socket.AF_UNIX))
+            links[-1].connect(path)
+            links[-1].sendall(encode(Packet(number, 0, PinEntry())) + b"x")
+        for link in links:
+            link.recv(PACKET_SIZE, socket.MSG_WAITALL)
+
+    def memory_locked() -> str:
+        return Path(f"/proc/{home.daemon.process.pid}/status").read_text().split("VmLck:")[1].split("\n")[0].strip()
+
+    assert home.as_user(65534, [], begin_packets)() == ""
+    assert memory_locked() == "0 kB"
+    desk = Desk(home).registered(home)
+    desk.link.sendall(b"x")
+    eventually(lambda: memory_locked() == "4 kB")
+    desk.link.close()
+    eventually(lambda: memory_locked() == "0 kB")
 
 
 def test_a_pin_that_another_worker_asked_for(house: Callable[..., House]) -> None:
