@@ -129,5 +129,3 @@ def test_a_pool_does_all_its_work_under_the_filter(tmp_path: Path, unit: str, wo
         for daemon in daemons:
             assert daemon.stop() == 0, daemon.text
             assert "Operation not permitted" not in daemon.text
-
-
