@@ -26,9 +26,9 @@ KEPT_SIZE = 1024
 
 
 def _targets() -> dict[str, object]:
-    from tests.fuzz import dialogues, engine, files, parsers, plugins, proxy
+    from tests.fuzz import dialogues, engine, files, kerberos, parsers, plugins, proxy
 
-    modules = (parsers, plugins, files, dialogues, proxy, engine)
+    modules = (parsers, plugins, kerberos, files, dialogues, proxy, engine)
     return {target.name: target for module in modules for target in module.TARGETS}
 
 

@@ -10,12 +10,12 @@ import warnings
 import pytest
 from cryptography.utils import CryptographyDeprecationWarning
 
-from tests.fuzz import dialogues, engine, files, parsers, plugins, proxy
+from tests.fuzz import dialogues, engine, files, kerberos, parsers, plugins, proxy
 from tests.fuzz.target import CORPUS, Target
 
 VARIANTS = 5000  # of the cheapest targets; a costly one has fewer
 TARGETS: tuple[Target, ...] = tuple(
-    target for module in (parsers, plugins, files, dialogues, proxy, engine) for target in module.TARGETS
+    target for module in (parsers, plugins, kerberos, files, dialogues, proxy, engine) for target in module.TARGETS
 )
 
 

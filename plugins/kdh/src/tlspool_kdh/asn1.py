@@ -130,7 +130,8 @@ def decode(kind: type[core.Sequence], data: bytes) -> dict[str, Any]:
         der.check(data)
         values: dict[str, Any] = kind.load(data, strict=True).native
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"no {kind.__name__}: {' '.join(str(error).split())[:200]}") from None
+        text = "".join(character if character.isprintable() else " " for character in str(error)[:200])
+        raise ValueError(f"no {kind.__name__}: {text}") from None
     return values
 
 

@@ -7,12 +7,13 @@ of, so sixty thousand bytes could cost a second and more, during which a process
 value, of which DER allows one (X.690 section 10): lengths and integers in their shortest form, strings in one piece.  Here the elements
 are walked over, which costs a microsecond for each, and counted.
 
-Kerberos has no integers of more than 32 bits (RFC 4120 section 5.2.4), no tags beyond 30, and of universal types constructs SEQUENCE alone.
+Kerberos has no integers of more than 32 bits (RFC 4120 section 5.2.4), no tags beyond 30, and of universal types constructs SEQUENCE alone; all
+its tags are explicit, and stand around one element (section 5.2).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 MOST_ELEMENTS: Final = 500  # a ticket has some thirty, five more for each address and each piece of authorization data in it
 _DEEPEST: Final = 16
@@ -22,29 +23,34 @@ _CONSTRUCTED: Final = 0x20
 _CLASS: Final = 0xC0
 
 
+class _Around(NamedTuple):
+    """What is open around the place: a SEQUENCE of many, or a tag around one `alone`."""
+
+    end: int
+    alone: bool
+
+
 def check(data: bytes) -> None:
     """Raises ValueError unless it is one element of DER."""
-    ends, at, elements = [len(data)], 0, 0
-    while True:
+    around, at, elements = [_Around(len(data), alone=True)], 0, 0
+    while around:
         elements += 1
         if elements > MOST_ELEMENTS:
             raise ValueError(f"more than {MOST_ELEMENTS} elements")
-        tag, start, end = _head(data, at, ends[-1])
+        tag, start, end = _head(data, at, around[-1].end)
+        if around[-1].alone and end != around[-1].end:
+            raise ValueError("bytes behind the end, of the whole or within a tag")
         if tag & _CONSTRUCTED:
             at = start
-            ends.append(end)
-            if len(ends) > _DEEPEST:
-                raise ValueError("elements within elements beyond measure")
+            around.append(_Around(end, alone=bool(tag & _CLASS)))
+            if len(around) > _DEEPEST or (start == end and tag & _CLASS):
+                raise ValueError("elements within elements beyond measure, or a tag around nothing")
         else:
             if tag == _INTEGER:
                 _check_integer(data[start:end])
             at = end
-        while at == ends[-1]:
-            ends.pop()
-            if not ends:
-                return
-        if len(ends) == 1:
-            raise ValueError("bytes behind the end")
+        while around and at == around[-1].end:
+            around.pop()
 
 
 def _head(data: bytes, at: int, limit: int) -> tuple[int, int, int]:
