@@ -429,6 +429,26 @@ def test_a_client_is_asked_later_who_it_is(world: World) -> None:
         assert server.plaintext.recv(1) == client.plaintext.recv(1) == b""
 
 
+def test_before_a_client_says_later_who_it_is_the_server_must_be_acceptable_still(world: World) -> None:
+    pool = world.daemon.pool
+    server, client = both(pool, pool, {"localid": SERVER, "flags": StartTlsFlags.IGNORE_REMOTEID}, {"remoteid": SERVER})
+    with server, client, databases_of(world) as backend:
+        with backend.read() as reader:
+            before = reader.localid(DoNAI.parse(CLIENT))
+        assert before is not None
+        try:
+            with backend.write() as databases:
+                databases.put_localid(replace(before, expression="D"))
+            with pytest.raises(PoolError):
+                server.renegotiate()
+            assert client.plaintext.recv(1) == b""
+        finally:
+            with backend.write() as databases:
+                databases.put_localid(before)
+    eventually(lambda: "demanded: D of local identity" in world.daemon.text)
+    assert server.remoteid == ""
+
+
 def test_a_client_may_decline_if_the_server_allows(world: World) -> None:
     pool = world.daemon.pool
     wishes = {"remoteid": SERVER, "localid": "", "flags": StartTlsFlags.LOCALID_CHECK}  # nobody can be asked afterwards

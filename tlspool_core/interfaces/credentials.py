@@ -45,7 +45,7 @@ class PeerContext:
     peer: PeerCredential | None
     identities: tuple[DoNAI, ...]  # proven by the peer credential
     own: Credential | None
-    local_identity: DoNAI | None
+    local_identity: DoNAI | None  # a client's: whom it will be if the server asks
     wanted: DoNAI | None  # the remote identity that the application asked for
     domain_represents_user: bool
     service: str
@@ -56,7 +56,7 @@ class PeerContext:
     peer_address: str = ""
     ip_protocol: int = 6
     credential_type: str = ""  # name of the type of `peer`; "" if it showed nothing
-    own_roles: Role | None = None  # those of the local credential that was used; None: none was
+    own_roles: Role | None = None  # those of the local credential that is used, or of all that a client may show; None: there is none
 
     @property
     def peer_host(self) -> IPv4Address | IPv6Address | None:

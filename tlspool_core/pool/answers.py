@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tlspool_core.identity import DoNAI
@@ -22,7 +23,7 @@ from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Den
 from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.policy.judge import claimed_identity
 from tlspool_core.pool import desks_identity, judge
-from tlspool_core.pool.credentials import OwnCredential
+from tlspool_core.pool.credentials import OwnCredential, roles_to_show
 from tlspool_core.pool.desks import NobodyThere
 from tlspool_core.pool.peer_roles import refuse_ourselves, remote_speaks, undecided
 from tlspool_core.pool.refusal import Refusal
@@ -75,6 +76,7 @@ class Answers:
         self.resumption: Hashable = None
         self.rests_on: set[str] = set()  # URIs of keys that plugins asked for, or that a resumed session rests on
         self._choice: desks_identity.Choice | None = None
+        self._accepted: PeerContext | None = None  # of the peer, in this handshake
         self._shown_before: DoNAI | None = None  # in the session that a client resumes
         self._approved: dict[DoNAI, DoNAI] = {}  # what the application said to identities that were proposed to it
 
@@ -266,7 +268,9 @@ class Answers:
         local = await self._chosen_identity()
         if local is None or not self._may_settle():
             return ()
-        return await self._credentials(Role.CLIENT, await self._settle_local(local))
+        entry = await self._settle_local(local)
+        await self._accept_for(entry)
+        return await self._credentials(Role.CLIENT, entry)
 
     @property
     def _desk_decides(self) -> bool:
@@ -447,22 +451,53 @@ class Answers:
         return await self._pool.call(kind.name, lambda: kind.examine(*arguments))
 
     async def _judge(self, question: JudgePeer) -> bytes:
-        """Policy, and site rules: after it, or beside it where configuration says so."""
         self.peer_type = self._pool.type_of_peer(question.peer)
         if question.facts.resumed and self.local is None:
             self.local = self._shown_before
-        pool, session = self._pool, self._session
-        context, mode = judge.context_of(pool, session, self, question), session.wishes.remote
+        await self._accept(self._context(question))
+        return b""
+
+    def _context(self, question: JudgePeer) -> PeerContext:
+        local = self._presumed_local()
+        return judge.context_of(self._pool, self._session, self, question, local)
+
+    def _presumed_local(self) -> DoNAI | None:
+        """Who we are, or shall be if the server asks: a client chooses what to show once the server was judged.
+
+        What is demanded in the name of that identity is demanded of a server that does not ask, too: it must not escape by not asking.
+        What a desk will choose is not known yet.
+        """
+        if self.local is not None or self._session.role == "server" or (not self._session.request.localid and self._desk_decides):
+            return self.local
+        local = self._client_identity()
+        return local if local is not None and self._allowed(local) else None
+
+    async def _accept_for(self, entry: LocalIdentity | None) -> None:
+        """Before the server sees whom a desk or an application has chosen: what is demanded in that name must hold as well.
+
+        After the handshake it must hold of today. Raises Refusal.
+        """
+        connection = self._session.connection
+        if self._accepted is not None:
+            if self._accepted.local_identity != self.local:
+                await self._accept(replace(self._accepted, local_identity=self.local, own_roles=roles_to_show(entry)))
+        elif connection.handshake_complete:
+            self.peer_type = self._pool.type_of_peer(connection.peer)
+            await self._accept(self._context(JudgePeer(connection.peer, connection.own, connection.facts)))
+
+    async def _accept(self, context: PeerContext) -> None:
+        """Policy, and site rules: after it, or beside it where configuration says so. Raises Refusal."""
+        pool, mode, local = self._pool, self._session.wishes.remote, context.local_identity
         if not pool.site_rules:
             self.remote = await self._believed(context, mode)
-            return b""
-        with pool.site_rules.asking(self._site_request(claimed_identity(context, mode))) as early:
-            self.remote = await self._believed(context, mode)
-            try:
-                self.decision = await pool.site_rules.permit(self._site_request(self.remote), early)
-            except Denied as denied:
-                raise Refusal(alerts.AccessDenied("site rules"), WireError(ErrorCode.SITE_REFUSED, str(denied))) from None
-        return b""
+        else:
+            with pool.site_rules.asking(self._site_request(local, claimed_identity(context, mode))) as early:
+                self.remote = await self._believed(context, mode)
+                try:
+                    self.decision = await pool.site_rules.permit(self._site_request(local, self.remote), early)
+                except Denied as denied:
+                    raise Refusal(alerts.AccessDenied("site rules"), WireError(ErrorCode.SITE_REFUSED, str(denied))) from None
+        self._accepted = context
 
     async def _believed(self, context: PeerContext, mode: RemoteIdentity) -> DoNAI | None:
         """The remote identity that policy believes; where either end might be the other, it must not be us. Raises Refusal."""
@@ -471,14 +506,14 @@ class Answers:
             refuse_ourselves(context, self.local or self._client_identity(), remote)
         return remote
 
-    def _site_request(self, remote: DoNAI | None) -> AaaRequest:
-        """What site rules are asked about a peer of this identity."""
+    def _site_request(self, local: DoNAI | None, remote: DoNAI | None) -> AaaRequest:
+        """What site rules are asked about a peer of this identity, and about us."""
         session = self._session
         return AaaRequest(
             session_id=session.id,
             role=session.role,
             service=session.request.service,
-            local_identity=self.local,
+            local_identity=local,
             remote_identity=remote,
             credential_type=self.peer_type.name if self.peer_type else "",
             peer_address=session.peer_address,

@@ -13,6 +13,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import ConfigBackend, CredentialType, Denied, Key, KeyStoreError, LocalCredential, LocalIdentity, Role
@@ -38,6 +40,12 @@ class OwnCredential:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "roles", getattr(self.credential, "roles", self.local.roles) & self.local.roles)
+
+
+def roles_to_show(local: LocalIdentity | None) -> Role | None:
+    """For which roles the database gives the credentials that a client of this identity may show; None if there are none."""
+    found = [credential.roles for credential in local.credentials if credential.roles & Role.CLIENT] if local is not None else []
+    return reduce(or_, found, Role.CLIENT) if found else None
 
 
 class Credentials:

@@ -6,9 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces import CredentialType, PeerContext
+from tlspool_core.interfaces import CredentialType, PeerContext, Role
 from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.policy.judge import PeerRefused
+from tlspool_core.pool.credentials import roles_to_show
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.refusal import Refusal
 from tlspool_core.tls import alerts
@@ -37,8 +38,8 @@ def identities_of(kind: CredentialType | None, peer: PeerCredential | None, want
     return (*also, *found)
 
 
-def context_of(pool: Pool, session: Session, answers: Answers, question: JudgePeer) -> PeerContext:
-    """All that policy needs to know of the peer."""
+def context_of(pool: Pool, session: Session, answers: Answers, question: JudgePeer, local: DoNAI | None) -> PeerContext:
+    """All that policy needs to know of the peer. `local` is who we are, or shall be if the peer asks."""
     request, kind = session.request, answers.peer_type
     wanted = pool.identity(request.remoteid)
     own = answers.own_credential(question.own)
@@ -46,7 +47,7 @@ def context_of(pool: Pool, session: Session, answers: Answers, question: JudgePe
         peer=question.peer,
         identities=identities_of(kind, question.peer, wanted),
         own=question.own,
-        local_identity=answers.local,
+        local_identity=local,
         wanted=wanted,
         domain_represents_user=session.wishes.domain_represents_user,
         service=request.service,
@@ -56,8 +57,13 @@ def context_of(pool: Pool, session: Session, answers: Answers, question: JudgePe
         ignore_caches=session.wishes.ignore_caches,
         peer_address=session.peer_address,
         ip_protocol=request.ipproto or IpProtocol.TCP,
-        own_roles=own.roles if own is not None else None,
+        own_roles=own.roles if own is not None else _roles_to_come(pool, session, local),
     )
+
+
+def _roles_to_come(pool: Pool, session: Session, local: DoNAI | None) -> Role | None:
+    """Of what a client would show, which it chooses once the server was judged; a server has chosen."""
+    return roles_to_show(pool.credentials.identity(local)) if local is not None and session.role == "client" else None
 
 
 async def judge(pool: Pool, context: PeerContext, mode: RemoteIdentity, kind: CredentialType | None) -> DoNAI | None:
