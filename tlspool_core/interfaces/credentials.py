@@ -56,7 +56,7 @@ class PeerContext:
     peer_address: str = ""
     ip_protocol: int = 6
     credential_type: str = ""  # name of the type of `peer`; "" if it showed nothing
-    own_roles: Role | None = None  # those of the local credential that is used, or of all that a client may show; None: there is none
+    own_roles: Role | None = None  # of the local credential that is used, or of all that a client may show; None: no such
 
     @property
     def peer_host(self) -> IPv4Address | IPv6Address | None:
