@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -158,11 +159,37 @@ def test_a_server_that_hangs_up_in_the_handshake_is_told(server: FreeRadius) -> 
         return str(caught.value)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
         thread = threading.Thread(target=hang_up)
         thread.start()
         said = asyncio.run(main())
         thread.join()
     assert len(said) > len("no RADIUS server answers (s0: )")
+
+
+def test_a_server_that_sends_what_nobody_asked_for_is_left(server: FreeRadius) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.home / "server.pem")
+    stray = bytes([2, 0, 0, 20]) + bytes(16)  # an Access-Accept without a signature
+
+    def flood() -> None:
+        with suppress(OSError), context.wrap_socket(listener.accept()[0], server_side=True) as connected:
+            while connected.recv(4096):
+                connected.sendall(stray * 2000)
+
+    async def main() -> None:
+        there = section(server.radsec_section(port=listener.getsockname()[1]), timeout=30.0, tries=1, limit=60)
+        servers = Servers(parse(there).steps["authorization"])
+        with pytest.raises(NoAnswer, match="too many packets that answer nothing"):
+            await servers.ask(1, [])
+        await servers.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        thread = threading.Thread(target=flood)
+        thread.start()
+        asyncio.run(main())
+        thread.join()
 
 
 class Mute(Stub):

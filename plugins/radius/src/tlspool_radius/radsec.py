@@ -28,6 +28,7 @@ log = logging.getLogger("tlspool.radius")
 
 _MAX_PACKET: Final = 4096
 _IDENTIFIERS: Final = 256
+_MOST_STRAYS: Final = 1024  # packets in a row that answer nothing; late answers are no more than identifiers
 
 
 class _Ended(Exception):
@@ -76,6 +77,7 @@ class _Connection:
         self._writer = writer
         self._waiting: dict[int, _Waiting] = {}
         self._last = 0
+        self._strays = 0
         self.heard = 0.0  # when something came, by the monotonic clock
         self._reading = asyncio.get_running_loop().create_task(self._read(reader))
 
@@ -130,13 +132,18 @@ class _Connection:
                     waiting.reply.set_exception(_Ended(reason))
 
     def _take(self, data: bytes) -> None:
+        """Raises BadReply if the server does not stop to send what nobody asked for."""
         self.heard = time.monotonic()
+        self._strays += 1
+        if self._strays > _MOST_STRAYS:
+            raise BadReply("too many packets that answer nothing")
         waiting = self._waiting.get(data[1])
         if waiting is None or waiting.reply.done():
             return
         try:
             waiting.reply.set_result(waiting.request.read(data))
             waiting.doubts.append(TOO_LATE)
+            self._strays = 0
         except BadReply as error:
             if waiting.doubts:
                 return
