@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tlspool_core.identity import DoNAI
 from tlspool_core.interfaces import Aaa, AaaDecision, AaaRequest, AccountingRecord, Denied
 from tlspool_core.pool.aaa import SiteRules
 from tlspool_core.testing.aaa import AaaConformance, AaaUnderTest, aaa_request
@@ -71,12 +72,12 @@ def test_the_error_is_the_one_on_the_page(tmp_path: Path) -> None:
 
 
 class Permissive(Aaa):
-    """Permits everybody, and loses records."""
+    """Permits strangers, gives john a limit that cannot be, and loses records."""
 
     name = "permissive"
 
     async def authorize(self, request: AaaRequest) -> AaaDecision:
-        return AaaDecision(session_timeout=0)
+        return AaaDecision(session_timeout=0 if request.remote_identity == DoNAI.parse("john@example.com") else None)
 
     async def account(self, record: AccountingRecord) -> None:
         if record.event == "stop":
