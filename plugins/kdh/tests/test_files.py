@@ -51,7 +51,7 @@ def test_a_key_counts_only_in_a_keytab_of_its_own_identity(realm: Any, tmp_path:
     """Or John could make tickets of every client for the web service: by a version of the key that the service does not have, for one."""
     keys = ServiceKeys("kerberos")
     keys.realms = Realms({"KDH.EXAMPLE": "kdh.example"})
-    keys.read(databases(john=forged(tmp_path / "john", version), web=realm.services))
+    keys.config = databases(john=forged(tmp_path / "john", version), web=realm.services)
     assert keytab_keys(f"FILE:{tmp_path}/john")(SERVICE, 18, version).value == bytes(32)
     assert keys.find(SERVICE, 18, None).value == keytab_keys(realm.services)(SERVICE, 18, None).value
     for kvno in {version, 99} - {2}:

@@ -90,3 +90,19 @@ def test_a_role_that_was_left_leaves_nothing_behind(kind: KerberosType) -> None:
         assert begin("server") is None
 
     copy_context().run(session)
+
+
+class Closed(MemoryBackend):
+    """Databases that nobody may read."""
+
+    def read(self) -> Any:
+        raise AssertionError("databases are read on the event loop")
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize("identity", [JOHN, WEB])
+def test_a_session_begins_without_waiting_for_databases(kind: KerberosType, identity: DoNAI, role: str) -> None:
+    local = LocalCredential(identity, "kerberos", Role.BOTH, "", b'{"keytab": "FILE:/nonexistent"}')
+    unused: Any = None
+    context = SessionContext(role, "http", identity, JOHN, (local,), Closed(), unused, unused)
+    assert copy_context().run(kind.begin, context).extensions

@@ -9,8 +9,6 @@ Else John could make tickets for every service here, of every client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from tlspool_core.api import ConfigBackend, DoNAI, Role
 from tlspool_kdh.accounts import Account, Realms
 from tlspool_kdh.crypto import KerberosKey
@@ -19,39 +17,31 @@ from tlspool_kdh.tickets import Principal
 
 
 class ServiceKeys:
-    """One for the process, used by threads. `realms` may be changed."""
+    """One for the process, used by threads. `realms` and `config`, the databases, may be changed."""
 
     def __init__(self, kind: str) -> None:
         """`kind` is the type of the credentials that name keytabs."""
         self.realms = Realms({})
+        self.config: ConfigBackend | None = None
         self._kind = kind
-        self._keytabs: Mapping[DoNAI, tuple[str, ...]] = {}
-        self._generation: int | None = None
-
-    def read(self, config: ConfigBackend) -> None:
-        """See which keytabs servers have, if the databases have changed. May block. Raises ConfigError."""
-        generation = config.generation()
-        if generation == self._generation:
-            return
-        found: dict[DoNAI, dict[str, None]] = {}
-        with config.read() as databases:
-            servers = [one for entry in databases.localids() for one in entry.credentials if one.roles & Role.SERVER]
-        for one in servers:
-            if one.type == self._kind and (keytab := _keytab(one.public)):
-                found.setdefault(one.identity, {})[keytab] = None
-        self._keytabs = {identity: tuple(keytabs) for identity, keytabs in found.items()}
-        self._generation = generation
 
     def find(self, principal: Principal, enctype: int, kvno: int | None) -> KerberosKey:
-        """The key of a service, see `FindKey`. May block. Raises LookupError."""
+        """The key of a service, see `FindKey`. May block. Raises LookupError, and ConfigError of the databases."""
         problem = LookupError(f"no keytab here is for {principal}")
-        identity = self.realms.identity(principal)
-        for keytab in self._keytabs.get(identity, ()) if identity is not None else ():
+        for keytab in self._keytabs(self.realms.identity(principal)):
             try:
                 return keytab_keys(keytab)(principal, enctype, kvno)
             except LookupError as error:
                 problem = error
         raise problem
+
+    def _keytabs(self, identity: DoNAI | None) -> tuple[str, ...]:
+        if identity is None or self.config is None:
+            return ()
+        with self.config.read() as databases:
+            entry = databases.localid(identity)
+        servers = [one for one in entry.credentials if one.type == self._kind and one.roles & Role.SERVER] if entry else ()
+        return tuple(keytab for one in servers if (keytab := _keytab(one.public)))
 
 
 def _keytab(public: bytes) -> str:

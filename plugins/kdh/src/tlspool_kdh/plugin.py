@@ -166,7 +166,7 @@ class KerberosType(CredentialType):
         """Open the client's ticket with the keys of our services, or by our own ticket-granting ticket."""
         if len(entries) != 1:
             raise UnsupportedCertificate("exactly one ticket is wanted")
-        self._keys.read(config)
+        self._keys.config = config
         self._service.prepare()
         found, ticket = box.get(), entries[0].data
         opened = found.open(self._service, ticket) if isinstance(found, ServerBox) else self._service.open(ticket)
@@ -244,7 +244,7 @@ class KerberosType(CredentialType):
         return SessionParts(extensions=(self._prefetch(refuse),))
 
     def _begin_server(self, context: SessionContext, local: LocalCredential) -> SessionParts:
-        self._keys.read(context.config)
+        self._keys.config = context.config
         identity = context.local_identity or local.identity
         accepts = accepts_for(self.realms, identity, context.service)
         alone = all(one.type == TYPE for one in context.local_credentials if one.roles & Role.SERVER)
