@@ -338,6 +338,19 @@ def say(port: str, data: bytes) -> bytes:
     return heard
 
 
+def test_a_client_without_address_is_no_proxy(serve: Callable[..., WebServer], tmp_path: Path) -> None:
+    """gunicorn takes what comes from a UNIX socket for a proxy, and lets it say where the application is; HTTP clients are none."""
+    server = serve("gunicorn", "tunnel", where=str(tmp_path / "backend"))
+    facts = proxy_header.Facts(socket.AF_UNSPEC, None, None, SERVER, CLIENT, "TLSv1.3", "x", "http/1.1")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(30)
+        sock.connect(server.where)
+        sock.sendall(proxy_header.header(facts) + b"GET / HTTP/1.0\r\nSCRIPT_NAME: /eve\r\nX-Forwarded-For: 192.0.2.9\r\n\r\n")
+        answer = b"".join(iter(lambda: sock.recv(65536), b""))
+    known = {"remoteid": CLIENT, "localid": SERVER, "version": "TLSv1.3", "scheme": "https", "client": ""}
+    assert server.told(answer.partition(b"\r\n\r\n")[2].decode()) == known
+
+
 def test_headers_of_tunnels_are_believed_from_those_who_are_named_only(serve: Callable[..., WebServer]) -> None:
     anybody, named = serve("uvicorn", "webapps:Tunnelled"), serve("uvicorn", "webapps:TunnelledFromHere")
     assert say(anybody.where, request(CLIENT)) == b""

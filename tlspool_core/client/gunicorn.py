@@ -31,6 +31,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 from tlspool_core.client import web
 
 _NOT_NOW: Final = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
+_NOWHERE: Final = ("", 0)  # gunicorn would take a client without address for a proxy of ours, and believe its headers
 _PAUSE: Final = 0.5  # seconds without accepting, when descriptors run out
 
 
@@ -111,4 +112,5 @@ class PoolWorker(ThreadWorker):  # type: ignore[misc] # no type information is p
             self.nr_conns -= 1
             web.log_refusal(fault)
             return
-        self.enqueue_req(TConn(self.cfg, PlaintextSocket.of(arrival), arrival.client, arrival.server))
+        client = arrival.client if isinstance(arrival.client, tuple) else _NOWHERE
+        self.enqueue_req(TConn(self.cfg, PlaintextSocket.of(arrival), client, arrival.server))
