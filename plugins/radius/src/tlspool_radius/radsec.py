@@ -192,8 +192,8 @@ class RadSec:
         async with self._opening:
             if self._connection is None or not self._connection.open:
                 address = await self._address.find()
-                ways = {"ssl": self._context, "server_hostname": _name_of(self._server)}
-                reader, writer = await asyncio.open_connection(address, self._port, **ways)
+                name = _name_of(self._server)
+                reader, writer = await asyncio.open_connection(address, self._port, ssl=self._context, server_hostname=name)
                 self._connection = _Connection(self._server, reader, writer)
             return self._connection
 
