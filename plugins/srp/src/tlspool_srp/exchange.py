@@ -15,13 +15,18 @@ Theory of operation
 The user name is in the ClientHello, so the server looks the verifier up before it answers; an unknown name gets a simulated one, and
 fails where a wrong password fails: Finished does not decrypt, and the alert is bad_record_mac (section 2.9).  A and B that are
 multiples of N would make the premaster secret known to anybody, and are refused (sections 2.5.3 and 2.5.4).
-The computations are srptools'.
+
+The computations are srptools'.  Each takes milliseconds, during which the interpreter does nothing else.  So one thread at a time
+computes: a crowd of them would be no faster, and keep the event loop from its turn.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from srptools import SRPContext
 
 from tlspool_core.api import (
     AccessDenied,
@@ -55,6 +60,7 @@ from tlspool_srp.verifiers import Verifier, context_for, find_verifier, installa
 
 NAME = "SRP"
 TLS12 = 0x0303
+_computing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +156,18 @@ class ClientRun(KeyExchangeRun):
         public = int.from_bytes(parameters.public)
         if public % group.prime == 0 or public >= group.prime:
             raise IllegalParameter("the server's SRP value B is not within the group")
-        password = self._password()
-        context = context_for(group, self._srp.user, password)
+        context = context_for(group, self._srp.user, self._password())
+        with _computing:
+            self._compute(context, parameters.salt, public)
+
+    def _compute(self, context: SRPContext, salt: bytes, public: int) -> None:
         private = context.generate_client_private()
         own = context.get_client_public(client_private=private)
         scrambling = context.get_common_secret(public, own)
         if scrambling == 0:
             raise IllegalParameter("the SRP value u is zero")
         secret = context.get_client_premaster_secret(
-            password_hash=context.get_common_password_hash(parameters.salt),
+            password_hash=context.get_common_password_hash(salt),
             server_public=public,
             client_private=private,
             common_secret=scrambling,
@@ -242,11 +251,14 @@ class ServerRun(KeyExchangeRun):
         self._verifier = self._look_up(user)
         self._context = context_for(self._verifier.group, user)
         self._private = self._context.generate_server_private()
-        self._public = self._context.get_server_public(password_verifier=self._verifier.value, server_private=self._private)
+        with _computing:
+            self._public = self._context.get_server_public(password_verifier=self._verifier.value, server_private=self._private)
         self._secret = b""
 
     def _look_up(self, user: str) -> Verifier:
-        simulated = simulated_verifier(installation_seed(self._srp.config), user, self._srp.simulated_bits)
+        seed = installation_seed(self._srp.config)
+        with _computing:
+            simulated = simulated_verifier(seed, user, self._srp.simulated_bits)
         if self._identity is None or self._identity.user is None:
             return simulated
         with self._srp.config.read() as databases:
@@ -267,12 +279,13 @@ class ServerRun(KeyExchangeRun):
         group, public = self._verifier.group, parse_client_public(body)
         if public % group.prime == 0 or public >= group.prime:
             raise IllegalParameter("the client's SRP value A is not within the group")
-        secret = self._context.get_server_premaster_secret(
-            password_verifier=self._verifier.value,
-            server_private=self._private,
-            client_public=public,
-            common_secret=self._context.get_common_secret(self._public, public),
-        )
+        with _computing:
+            secret = self._context.get_server_premaster_secret(
+                password_verifier=self._verifier.value,
+                server_private=self._private,
+                client_public=public,
+                common_secret=self._context.get_common_secret(self._public, public),
+            )
         self._secret = number(secret)
 
     def premaster(self) -> bytes:
