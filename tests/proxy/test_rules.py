@@ -137,7 +137,7 @@ def test_a_file(tmp_path: Path) -> None:
     assert (str(settings.listen), settings.rules.passes, settings.rules.ports) == ("127.0.0.1:8118", True, {443})
     assert settings.rules.destinations[0].localid == "john@example.com"
     done = CliRunner().invoke(proxy, ["--check", str(file)])
-    assert (done.exit_code, done.output) == (0, "good: 1 destinations\n")
+    assert (done.exit_code, done.output) == (0, "good: 1 destination\n")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import click
 
+from tlspool_core.cli.context import Context, pass_context
+from tlspool_core.cli.output import json_option, print_json
 from tlspool_core.client import PoolError, Session, StartTlsFlags, starttls_client, starttls_peer
 from tlspool_core.client import ping as ask_ping
 from tlspool_core.pool.config import SERVICE_ALPN
-from tlspool_core.wire.errors import advice
 from tlspool_core.wire.flags import InfoKind
 
 _CHUNK = 65536
@@ -32,11 +33,6 @@ def service_for(alpn: str) -> str:
     """The service that speaks an application protocol; its own name if it is listed under none."""
     known = [service for service, protocols in SERVICE_ALPN.items() if alpn in protocols]
     return known[0] if known else alpn
-
-
-def _failed(error: PoolError) -> click.ClickException:
-    hint = advice(error.code)
-    return click.ClickException(f"{error}\n{hint}" if hint and hint not in str(error) else str(error))
 
 
 def _show(session: Session) -> None:
@@ -126,15 +122,20 @@ def connect(
             _show(session)
             _pump(session.plaintext)
     except PoolError as error:
-        raise _failed(error) from None
+        raise click.ClickException(str(error)) from None
 
 
 @click.command()
 @click.option("--socket", "path", type=click.Path(path_type=Path), default=None, help="Socket of the pool.")
-def ping(path: Path | None) -> None:
+@json_option
+@pass_context
+def ping(context: Context, path: Path | None) -> None:
     """Ask the pool who it is."""
     try:
         answer = ask_ping(path=path)
     except PoolError as error:
-        raise _failed(error) from None
-    click.echo(f"{answer.identity} facilities {answer.facilities:#x}")
+        raise click.ClickException(str(error)) from None
+    if context.json:
+        print_json({"identity": answer.identity, "facilities": answer.facilities})
+    else:
+        click.echo(f"{answer.identity} facilities {answer.facilities:#x}")

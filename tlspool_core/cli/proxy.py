@@ -82,11 +82,14 @@ def proxy(file: Path | None, check: bool, path: Path | None) -> None:
     localid, remoteid, service and connect. Other keys are listen, other ("refuse" or "pass"), pass_ports, users, login_file, authority,
     open_to_network and limit.
     """
+    chosen = file or config_home() / "proxy.toml"
     try:
-        settings = read_settings(file or config_home() / "proxy.toml", path)
+        settings = read_settings(chosen, path)
     except ConfigurationError as error:
-        raise click.ClickException(str(error)) from None
+        hint = "" if chosen.exists() else '. A first one is two lines: [[destination]] and match = ["www.example.com"]'
+        raise click.ClickException(f"{error}{hint}") from None
     if check:
-        click.echo(f"good: {len(settings.rules.destinations)} destinations")
+        count = len(settings.rules.destinations)
+        click.echo(f"good: {count} {'destination' if count == 1 else 'destinations'}")
         return
     until_signal(run(settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
@@ -35,8 +36,11 @@ def until_signal(work: Coroutine[Any, Any, Any]) -> int:
         return asyncio.run(main())
     except PoolError as error:
         raise click.ClickException(str(error)) from None
-    except (EndpointError, OSError) as error:
-        raise click.ClickException(str(error) or type(error).__name__) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise click.ClickException(where + (error.strerror or str(error) or type(error).__name__)) from None
+    except EndpointError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> Endpoint | None:
@@ -46,7 +50,7 @@ def _endpoint(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--listen", "listening", callback=_endpoint, metavar="HOST:PORT", help="Accept connections here.")
 @click.option("--connect", "target", callback=_endpoint, metavar="HOST:PORT", help="Be the TLS client of this service.")
@@ -76,6 +80,8 @@ def run(
     """
     if listening is not None and target is not None:
         raise click.UsageError("--listen and --connect do not go together")
+    if shutil.which(command[0]) is None:
+        raise click.UsageError(f"there is no program {command[0]!r} that could be run")
     program = inetd.Program(command, localid, remoteid, service, REMOTE_IDENTITY[remote_identity], path, peer)
     try:
         if listening is not None:

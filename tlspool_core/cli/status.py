@@ -6,14 +6,16 @@ import json
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from tlspool_core.cli.context import Context, pass_context
-from tlspool_core.cli.output import json_option, print_json, print_table
+from tlspool_core.cli.output import json_option, print_json, print_table, printable
 
 _MOST = 1 << 24
+_NOTHING = (None, "", 0, False, [], {})
 
 
 def ask(path: str) -> dict[str, Any]:
@@ -26,7 +28,10 @@ def ask(path: str) -> dict[str, Any]:
             while (data := link.recv(65536)) and len(text) < _MOST:
                 text += data
     except OSError as error:
-        raise click.ClickException(f"no pool tells its status at {path}: {error.strerror or error}; see [status]") from None
+        raise click.ClickException(
+            f"no pool tells its status at {path}: {error.strerror or error}. Start one with `tlspool serve`; if one runs, give this command"
+            " the same --config, whose [status] says where."
+        ) from None
     try:
         found = json.loads(text)
     except ValueError:
@@ -47,6 +52,20 @@ def reasons(workers: list[dict[str, Any]]) -> list[tuple[str, int]]:
     for worker in workers:
         counted.update(worker["refused"])
     return counted.most_common()
+
+
+def lines(told: Any) -> Iterator[str]:
+    """What a plugin tells of itself, for a person: a line for each thing, without what is empty."""
+    for word, value in told.items() if isinstance(told, dict) else ():
+        parts = value if isinstance(value, list) else [value]
+        yield from (f"{word.replace('_', ' ')}: {_one(part)}" for part in parts if part not in _NOTHING)
+
+
+def _one(part: Any) -> str:
+    if not isinstance(part, dict):
+        return str(part)
+    texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in part.items()}
+    return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in texts.items() if value not in _NOTHING)
 
 
 @click.command()
@@ -72,4 +91,6 @@ def status(context: Context) -> None:
         if worker["locking_fault"]:
             click.echo(f"process {worker['pid']}: PINs may be swapped to disk ({worker['locking_fault']}): raise RLIMIT_MEMLOCK")
         for name, store in worker["key_stores"].items():
-            click.echo(f"key store {name} (process {worker['pid']}): {json.dumps(store, ensure_ascii=False)}")
+            click.echo(f"key store {name} (process {worker['pid']})")
+            for line in lines(store):
+                click.echo(f"  {printable(line)}")

@@ -145,6 +145,6 @@ def tunnel(
     except (ConfigurationError, EndpointError) as error:
         raise click.ClickException(str(error)) from None
     if check:
-        click.echo(f"good: {len(tunnels)} tunnels")
+        click.echo(f"good: {len(tunnels)} {'tunnel' if len(tunnels) == 1 else 'tunnels'}")
         return
     until_signal(run_tunnels(tunnels))

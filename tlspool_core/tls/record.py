@@ -175,7 +175,7 @@ class RecordLayer:
     def _check_header(self, kind: int, major: int, minor: int, length: int) -> int:
         """Refuse what cannot become a record, before its body is waited for; returns the length of the body."""
         if not _CCS <= kind <= _DATA:
-            raise UnexpectedRecordType(f"content type {kind}")
+            raise UnexpectedRecordType(f"content type {kind}: what came is no record of TLS")
         # RFC 8446 section 5.1: the version is ignored in TLS 1.3. Before, it tells TLS from other protocols.
         if self.version != _VERSIONS_13 and (major != 3 or (self.version and minor != self.version & 0xFF)):
             raise ProtocolVersion(f"record version {major}.{minor}")

@@ -66,26 +66,36 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     if endpoint.path:
-        return await _connect_to(socket.AF_UNIX, endpoint.path)
+        return await _connect_to(socket.AF_UNIX, endpoint.path, endpoint)
     fault: OSError = OSError(f"{endpoint}: no address")
     look_up = partial(socket.getaddrinfo, endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     async with asyncio.timeout(CONNECT_TIME):
-        for family, _, _, _, address in await loop.run_in_executor(resolver, look_up):
+        try:
+            found = await loop.run_in_executor(resolver, look_up)
+        except socket.gaierror as error:
+            error.filename = endpoint.host
+            raise
+        for family, _, _, _, address in found:
             if permitted is not None and not permitted(str(address[0])):
                 fault = PermissionError(f"{endpoint}: {address[0]} is not permitted")
                 continue
             try:
-                return await _connect_to(family, address)
+                return await _connect_to(family, address, endpoint)
             except OSError as error:
                 fault = error
     raise fault
 
 
-async def _connect_to(family: int, address: Any) -> socket.socket:
+async def _connect_to(family: int, address: Any, endpoint: Endpoint) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, address)
+    except OSError as error:
+        sock.close()
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(endpoint)) from None  # asyncio's words are for programmers
     except BaseException:
         sock.close()
         raise
