@@ -12,6 +12,7 @@ import smtplib
 import socket
 import socketserver
 import ssl
+import struct
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -303,3 +304,13 @@ def test_what_cannot_be_is_said_at_once(connected: tuple[socket.socket, socket.s
         context.wrap_socket(connected[0], server_hostname="example.com")
     context.load_default_certs()
     context.set_default_verify_paths()
+
+
+def test_a_connection_that_was_gone_before_it_was_accepted_is_closed() -> None:
+    listener = PoolContext(ssl.Purpose.CLIENT_AUTH).wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
+    with listener:
+        client = socket.create_connection(listener.getsockname())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        with pytest.raises(OSError, match="not connected"):
+            listener.accept()

@@ -155,7 +155,8 @@ class PoolListener(socket.socket):
     def accept(self) -> tuple[PoolSocket, Any]:
         """The next connection, after its handshake. A peer that is refused is an `ssl.SSLError` here, as with `ssl`."""
         sock, address = super().accept()
-        return self.context.wrap_connected(sock, server_side=True), address
+        with sock:  # which is the pool's once it was wrapped, and nobody's if it was not
+            return self.context.wrap_connected(sock, server_side=True), address
 
 
 class _Wrapped:
