@@ -152,6 +152,12 @@ def test_mistakes_are_named(message: str, tmp_path: Path) -> None:
     assert message in str(caught.value)
 
 
+def test_the_command_says_where_a_mistake_is(section: dict[str, Any]) -> None:
+    assert "[aaa.radius]: queue_limit must be a number" in run(section | {"queue_limit": 0}).output
+    assert "an identity is user@domain or domain" in run(section, "--remoteid", "john@").output
+    assert "queue" not in run(section | {"accounting": {}}).output
+
+
 def test_a_short_secret_is_refused(tmp_path: Path) -> None:
     write_private(tmp_path / "secret", b"1234567\n")
     with pytest.raises(ValueError, match="fewer than 8 bytes"):

@@ -60,13 +60,15 @@ def check(context: click.Context, remoteid: str | None, localid: str, service: s
     as they would be for a session of that peer. The exit status is 1 if one does not answer, or refuses.
     """
     found: CliContext = context.obj
+    settings = _settings(found)
     try:
-        settings = parse(found.settings("aaa", "radius"))
         peer = DoNAI.parse(remoteid) if remoteid else None
         request = AaaRequest("check", "server", service, DoNAI.parse(localid) if localid else None, peer, "", "", "")
         outcomes = asyncio.run(_ask_all(settings, request if peer is not None else None))
         queued = waiting(settings.queue)
-    except (ValueError, InvalidIdentity, LedgerError) as error:
+    except InvalidIdentity as error:
+        raise click.ClickException(f"an identity is user@domain or domain: {error}") from None
+    except (ValueError, LedgerError) as error:
         raise click.ClickException(str(error)) from None
     if not outcomes:
         raise click.ClickException("no servers are configured: see [aaa.radius] in the plugin's README")
@@ -75,9 +77,18 @@ def check(context: click.Context, remoteid: str | None, localid: str, service: s
         click.echo(json.dumps({"servers": [asdict(one) for one in outcomes], "queue": queue}, indent=2))
     else:
         _print(outcomes)
-        _print_queue(settings.queue, queued)
+        if settings.accounting.servers:
+            _print_queue(settings.queue, queued)
     if not all(one.ok for one in outcomes):
         context.exit(1)
+
+
+def _settings(context: CliContext) -> Settings:
+    """Of the configuration. Raises ClickException."""
+    try:
+        return parse(context.settings("aaa", "radius"))
+    except ValueError as error:
+        raise click.ClickException(f"[aaa.radius]: {error}") from None
 
 
 async def _ask_all(settings: Settings, request: AaaRequest | None) -> list[Outcome]:
