@@ -15,7 +15,7 @@ from tlspool_core.cli.context import Context, pass_context
 from tlspool_core.cli.output import json_option, print_json, print_table, printable
 
 _MOST = 1 << 24
-_NOTHING = (None, "", 0, False, [], {})
+_NOTHING: tuple[object, ...] = (None, "", 0, False, [], {})
 
 
 def ask(path: str) -> dict[str, Any]:

@@ -4,6 +4,9 @@ Theory of operation
 -------------------
 An `Acceptor` takes connections on any number of listening sockets, each handled in a task of its own.  There are as many at a time as
 its limit says; more wait in the kernel's queue.  When it is cancelled, so are all connections.
+
+A connection may be silent for as long as both sides like.  But one whose other side has vanished would hold its place for ever, so TCP
+asks.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ log = logging.getLogger("tlspool.tools")
 BACKLOG: Final = 128
 CONNECT_TIME: Final = 30.0  # seconds to reach a TCP service
 _PAUSE: Final = 0.5  # seconds without accepting, when descriptors run out
+_IDLE: Final = 60  # seconds until TCP asks whether a silent other side is still there
 
 
 class EndpointError(ValueError):
@@ -90,6 +94,7 @@ async def _connect_to(family: int, address: Any, endpoint: Endpoint) -> socket.s
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        _notice_loss(sock)
         await asyncio.get_running_loop().sock_connect(sock, address)
     except OSError as error:
         sock.close()
@@ -100,6 +105,12 @@ async def _connect_to(family: int, address: Any, endpoint: Endpoint) -> socket.s
         sock.close()
         raise
     return sock
+
+
+def _notice_loss(sock: socket.socket) -> None:
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE)
 
 
 def listen(endpoint: Endpoint) -> list[socket.socket]:
@@ -194,6 +205,7 @@ class Acceptor:
     async def _serve(self, sock: socket.socket) -> None:
         with sock:
             try:
+                _notice_loss(sock)
                 await self._handle(sock)
             except (OSError, TimeoutError) as fault:  # PoolError is one
                 log.warning("%s: %s", self.name, fault)

@@ -95,7 +95,6 @@ async def run(settings: ProxySettings) -> None:
     log.info("proxy: listens on %s", settings.listen)
 
     async def handle(sock: socket.socket) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         await serve(office, sock)
 
     try:

@@ -28,7 +28,6 @@ from tlspool_core.tools.http_proxy.rules import Destination, Target, may_be_reac
 from tlspool_core.tools.http_proxy.wire import Party
 from tlspool_core.wire.flags import InfoKind
 
-_IDLE: Final = 60  # seconds until TCP asks whether a silent site is still there
 _LOOKUPS: Final = 32  # names of other sites that are looked up at a time
 
 
@@ -68,8 +67,6 @@ class Reach:
     def _leads_back(self, sock: socket.socket) -> bool:
         if sock.family == socket.AF_UNIX:
             return False
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _IDLE)
         theirs = sock.getpeername()
         return theirs[1] in self.own_ports and theirs[0] == sock.getsockname()[0]
 
