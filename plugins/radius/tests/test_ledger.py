@@ -225,6 +225,20 @@ def test_what_is_no_packet_is_told_and_holds_up_nothing(
     assert "cannot be sent, and is given up: Acct-Session-Id huge: a request of" in caplog.text
 
 
+def test_what_applications_account_leaves_places_for_sessions(queue: Path) -> None:
+    """Or an application that accounts without end would have the sessions of all others refused."""
+
+    async def work(ledger: Ledger) -> None:
+        for number in range(6):
+            await ledger.add(f"theirs{number}", 0, ATTRIBUTES, ours=False)
+        with pytest.raises(LedgerError, match="is full: 6 records"):
+            await ledger.add("theirs6", 0, ATTRIBUTES, ours=False)
+        await add(ledger, "ours1", "ours2")
+        await ledger.add("theirs0", 1, ATTRIBUTES, final=True, ours=False)
+
+    run(queue, work, limit=8)
+
+
 def test_a_stop_of_what_is_not_open_takes_no_place(queue: Path) -> None:
     """Its start was refused, as the queue is full; a flood of those would fill the disk."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tlspool_core.api import Aaa, AaaDecision, AaaRequest, AccountingRecord, Denied
 from tlspool_radius.access import decision, question
@@ -24,6 +24,8 @@ from tlspool_radius.servers import NoAnswer, Servers
 from tlspool_radius.settings import Settings, parse
 
 log = logging.getLogger("tlspool.radius")
+
+_SESSIONS: Final = "session"  # kind of the pool's own records, which applications cannot use
 
 
 class _Engine:
@@ -77,7 +79,8 @@ class _Engine:
             raise Denied("no RADIUS servers are configured for accounting: name them in [aaa.radius.accounting]", final=True)
         described = describe(record, self.settings.nas_identifier, self.settings.anonymous, time.time())
         try:
-            await self.ledger.add(record.record_id, record.sequence, described, final=record.event == "stop")
+            kind = {"final": record.event == "stop", "ours": record.kind == _SESSIONS}
+            await self.ledger.add(record.record_id, record.sequence, described, **kind)
         except LedgerError as error:
             raise Denied(str(error)) from None
 

@@ -29,6 +29,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import sqlite3
 import time
@@ -53,6 +54,7 @@ CREATE TABLE IF NOT EXISTS open(record TEXT PRIMARY KEY, owner INTEGER NOT NULL,
 _REMEMBERED: Final = 3600.0  # seconds
 _BATCH: Final = 64  # records read ahead
 _MOST_AT_ONCE: Final = 10_000  # records in memory that wait for the disk
+_SHARE: Final = 0.75  # of the places for what applications account, so that none of them can stop the sessions of others
 _MARK: Final = 256  # bytes
 _LAST: Final = 1 << 62  # sequence of a stop that we make ourselves
 
@@ -77,6 +79,7 @@ class _New:
     sequence: int
     attributes: Attributes
     final: bool
+    ours: bool
     done: asyncio.Future[None]
 
 
@@ -142,24 +145,31 @@ class Ledger:
 
     # --- taking records over -------------------------------------------------------------------------------------------------
 
-    async def add(self, record: str, sequence: int, attributes: Attributes, *, final: bool = False) -> None:
-        """Returns when the record is on disk; `final` is the last one of its identifier, and needs one before. Raises LedgerError."""
+    async def add(self, record: str, sequence: int, attributes: Attributes, *, final: bool = False, ours: bool = True) -> None:
+        """Returns when the record is on disk. Raises LedgerError.
+
+        `final` is the last one of its identifier, and needs one before; what is not `ours` but an application's leaves space for ours.
+        """
         if len(self._new) >= _MOST_AT_ONCE:
             raise LedgerError(f"{_MOST_AT_ONCE} accounting records wait for the disk already ({self.path})")
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._new.append(_New(record, sequence, attributes, final, done))
+        self._new.append(_New(record, sequence, attributes, final, ours, done))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.get_running_loop().create_task(self._write_all())
         await done
 
+    def _places(self, one: _New) -> int:
+        """How many records may wait before there is no room for this one."""
+        return self._limit if one.ours else math.ceil(self._limit * _SHARE)
+
     async def _write_all(self) -> None:
         while self._new:
             batch, self._new = self._new, []
-            complaint = LedgerError(f"the accounting queue is full: {self._limit} records wait for a server ({self.path})")
+            fault: LedgerError | None = None
             try:
                 taken = await self._run(lambda batch=batch: self._write(batch))  # type: ignore[misc]
             except LedgerError as error:
-                taken, complaint = [False] * len(batch), error
+                taken, fault = [False] * len(batch), error
             self.added.set()
             for one, is_taken in zip(batch, taken, strict=True):
                 if one.done.done():
@@ -167,7 +177,8 @@ class Ledger:
                 if is_taken:
                     one.done.set_result(None)
                 else:
-                    one.done.set_exception(complaint)
+                    full = f"the accounting queue is full: {self._places(one)} records wait for a server ({self.path})"
+                    one.done.set_exception(fault or LedgerError(full))
 
     def _write(self, batch: list[_New]) -> list[bool]:
         """One transaction, with as many of the batch as there is room for; which ones that are."""
@@ -175,12 +186,12 @@ class Ledger:
         with _transaction(self._adding) as connection:
             # numbers are removed from the front, but for few exceptions: this counts them, and does not look at each
             span = "SELECT coalesce((SELECT max(id) FROM queue) - (SELECT min(id) FROM queue) + 1, 0)"
-            room = self._limit - connection.execute(span).fetchone()[0]
+            waiting = connection.execute(span).fetchone()[0]
             taken = []
             for one in batch:
-                taken.append(one.final or room > 0)
+                taken.append(one.final or waiting < self._places(one))
                 if taken[-1]:
-                    room -= self._write_one(connection, one, now)
+                    waiting += self._write_one(connection, one, now)
             connection.execute("DELETE FROM taken WHERE at < ?", (now - _REMEMBERED,))
         return taken
 
