@@ -65,6 +65,20 @@ except PermissionError:
     assert done.stdout == "refused\n"
 
 
+@pytest.mark.parametrize("unit", ["tlspool-proxy.service", "tlspool-tunnel@.service"])
+def test_the_kernel_tells_whose_a_connection_is(unit: str) -> None:
+    """By a netlink socket, which a filter of address families might forbid: then nobody would be served."""
+    program = """
+import os, socket
+from tlspool_core.tools.whose import owner
+with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as client:
+    with listening.accept()[0] as accepted:
+        print(owner(accepted) == os.geteuid())
+"""
+    done = subprocess.run((*CONFINED, str(UNITS / unit), sys.executable, "-c", program), capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
 def processes_of(daemon: DaemonProcess) -> list[int]:
     """The daemon and all that it has started."""
     found = [daemon.process.pid]
