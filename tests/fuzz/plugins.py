@@ -21,6 +21,7 @@ from tlspool_openpgp.credential_type import OpenPgpType
 from tlspool_openpgp.facts import key_from
 from tlspool_openpgp.reader import Reader
 from tlspool_pkcs11 import protocol as workers
+from tlspool_pkcs11.frames import Frames
 from tlspool_pkcs11.publickeys import from_spki, public_key
 from tlspool_pkcs11.uri import InvalidUri, build_uri, parse_uri, pin_file
 from tlspool_srp.messages import parse_client_public, parse_server_parameters
@@ -41,13 +42,16 @@ NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
 def pkcs11_worker(data: bytes) -> None:
     """First byte: in which direction; the rest a stream that is cut in two."""
-    frames = workers.Frames(workers.REPLIES if data[0] & 1 else workers.REQUESTS)
+    direction = workers.REPLIES if data[0] & 1 else workers.REQUESTS
+    frames = Frames(direction)
     cut = len(data) * (data[0] >> 1) // 128
     try:
         for part in (data[1:cut], data[max(cut, 1) :]):
             for number, message in frames.feed(part):
-                built = workers.build(number, message)
-                (again,) = workers.Frames(workers.REPLIES if data[0] & 1 else workers.REQUESTS).feed(built)
+                pin = getattr(message, "pin", None)
+                size = 0 if pin is None else len(pin)
+                built = workers.build_frame(number, message.KIND, workers.build_body(message), size)
+                (again,) = Frames(direction).feed(built if pin is None else built + bytes(pin.used))
                 assert again == (number, message)
     except workers.ProtocolError:
         return

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tlspool_core.secret import Secret
-from tlspool_core.wire.codec import LAYOUTS, Hidden, Number, Optional64, Raw, Text
+from tlspool_core.wire.codec import LAYOUTS
+from tlspool_core.wire.fields import Hidden, Number, Optional64, Raw, Text
 from tlspool_core.wire.messages import MAX_INFO, MAX_PRNG, MAX_PRNG_INPUT, Info, Packet, Prng, PrngOutput
 
 _BITS = {"I": 32, "H": 16, "B": 8}

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tlspool_core.wire.codec import LAYOUTS, Number, Optional64
+from tlspool_core.wire.codec import LAYOUTS
 from tlspool_core.wire.errors import BASE, ErrorCode, describe
+from tlspool_core.wire.fields import Number, Optional64
 from tlspool_core.wire.flags import Command, InfoKind, LidentryFlags, StartTlsFlags
 
 PAGE = Path(__file__).parent.parent.parent / "docs/reference/socket-protocol.md"

@@ -52,7 +52,7 @@ def may_look() -> bool:
 
 def traces(pid: int, text: str) -> list[Trace]:
     """Every place in the memory of a process where a text lies, while the process runs on. Raises OSError if that may not be read."""
-    found = []
+    found: list[Trace] = []
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for mapping in _mappings(pid):
             if mapping.written and mapping.name not in _KERNELS:

@@ -18,8 +18,7 @@ right into a `Secret`, and a packet with a PIN is written by `seal` into a Secre
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from enum import IntFlag
+from dataclasses import fields, replace
 from functools import lru_cache
 from operator import attrgetter
 from struct import Struct
@@ -27,6 +26,7 @@ from typing import Any, Final
 
 from tlspool_core.secret import Secret
 from tlspool_core.wire.errors import ErrorCode, MalformedPacket
+from tlspool_core.wire.fields import Fault, Field, Hidden, Number, Optional64, Raw, Text
 from tlspool_core.wire.flags import Command, LidentryFlags, StartTlsFlags
 from tlspool_core.wire.messages import (
     MAX_INFO,
@@ -61,121 +61,6 @@ _PRNG_LENGTHS: Final = Struct("=hhh")
 _PRNG_BUFFER: Final = 14
 _INFO: Final = Struct("=16sIH")
 _INFO_BUFFER: Final = 30
-_ABSENT_U64: Final = 0xFFFFFFFFFFFFFFFF
-
-
-class _Fault(Exception):
-    """What is wrong with a field, in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """An integer field, in `struct`'s letters; `flags` turns it into that enumeration."""
-
-    name: str
-    offset: int
-    letter: str
-    flags: type[IntFlag] | None = None
-
-    @property
-    def form(self) -> str:
-        return self.letter
-
-
-@dataclass(frozen=True, slots=True)
-class Optional64:
-    """A 64-bit count or time; all ones means absent."""
-
-    name: str
-    offset: int
-    form = "Q"
-
-    def parse(self, value: int) -> int | None:
-        return None if value == _ABSENT_U64 else value
-
-    def build(self, value: int | None) -> int:
-        return _ABSENT_U64 if value is None else value
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text field; `full` ones may fill all bytes and then have no NUL."""
-
-    name: str
-    offset: int
-    size: int
-    full: bool = False
-
-    @property
-    def form(self) -> str:
-        return f"{self.size}s"
-
-    def parse(self, raw: bytes) -> str:
-        text, end, _ = raw.partition(b"\0")
-        if not end and not self.full:
-            raise _Fault(f"{self.name} is not terminated")
-        try:
-            return text.decode("utf-8")
-        except UnicodeDecodeError:
-            raise _Fault(f"{self.name} is not UTF-8") from None
-
-    def build(self, value: str) -> bytes:
-        raw = value.encode("utf-8")
-        if len(raw) > self.size - (not self.full) or b"\0" in raw:
-            raise ValueError(f"{self.name} does not fit its {self.size} bytes")
-        return raw
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """A field of bytes, all of them significant."""
-
-    name: str
-    offset: int
-    size: int
-
-    @property
-    def form(self) -> str:
-        return f"{self.size}s"
-
-    def build(self, value: bytes) -> bytes:
-        if len(value) != self.size:
-            raise ValueError(f"{self.name} has {len(value)} bytes, not {self.size}")
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Hidden:
-    """A text field that is kept in a `Secret`; for `struct` it is a gap. Absent if it is empty."""
-
-    name: str
-    offset: int
-    size: int
-
-    @property
-    def form(self) -> str:
-        return f"{self.size}x"
-
-    def parse(self, packet: bytes | memoryview) -> Secret | None:
-        field = memoryview(packet)[self.offset : self.offset + self.size]
-        end = next((at for at, octet in enumerate(field) if not octet), None)
-        if end is None:
-            raise _Fault(f"{self.name} is not terminated")
-        if not end:
-            return None
-        secret = Secret.of(field[:end])
-        if not secret.is_utf8:
-            secret.wipe()
-            raise _Fault(f"{self.name} is not UTF-8")
-        return secret
-
-    def build(self, packet: memoryview, value: Secret) -> None:
-        if not 0 < len(value) < self.size or 0 in value.used:
-            raise ValueError(f"{self.name} does not fit its {self.size} bytes")
-        packet[self.offset : self.offset + len(value)] = value.used
-
-
-Field = Number | Optional64 | Text | Raw | Hidden
 
 _STARTTLS: Final[tuple[Field, ...]] = (
     Number("flags", 8, "I", StartTlsFlags),
@@ -256,7 +141,7 @@ class _Form:
         self._builders = [(at, entry.build) for at, entry in enumerate(layout) if not isinstance(entry, Number | Hidden)]
 
     def read(self, packet: bytes | memoryview) -> Packet:
-        """The whole packet. Raises _Fault."""
+        """The whole packet. Raises Fault."""
         values = list(self._struct.unpack(packet))
         for at, parse in self._parsers:
             values[at] = parse(values[at])
@@ -320,11 +205,11 @@ _FORM_OF_COMMAND: Final = {int(kind.command): form for kind, form in _FORMS.item
 def _parse_prng(packet: bytes) -> Prng:
     in1, in2, length, ctlkey = _PRNG.unpack_from(packet, 8)
     if in1 < 0:
-        raise _Fault("PRNG has no label")
+        raise Fault("PRNG has no label")
     if in1 + max(in2, 0) > MAX_PRNG_INPUT:
-        raise _Fault(f"PRNG has more than {MAX_PRNG_INPUT} bytes of input")
+        raise Fault(f"PRNG has more than {MAX_PRNG_INPUT} bytes of input")
     if not 0 < length <= MAX_PRNG:
-        raise _Fault(f"PRNG wants {length} bytes, not 1 to {MAX_PRNG}")
+        raise Fault(f"PRNG wants {length} bytes, not 1 to {MAX_PRNG}")
     start = 8 + _PRNG.size
     label = packet[start : start + in1]
     return Prng(ctlkey, label, packet[start + in1 : start + in1 + in2] if in2 >= 0 else None, length)
@@ -343,7 +228,7 @@ def _build_prng(packet: bytearray, message: Prng) -> None:
 def _parse_prng_output(packet: bytes) -> PrngOutput:
     length = _PRNG_LENGTHS.unpack_from(packet, 8)[2]
     if not 0 <= length <= MAX_PRNG:
-        raise _Fault(f"PRNG answers {length} bytes")
+        raise Fault(f"PRNG answers {length} bytes")
     return PrngOutput(packet[_PRNG_BUFFER : _PRNG_BUFFER + length])
 
 
@@ -359,7 +244,7 @@ def _parse_info(packet: bytes) -> Info:
     if length == _NO_INFO:
         return Info(ctlkey, kind)
     if length > MAX_INFO:
-        raise _Fault(f"INFO has {length} bytes, more than {MAX_INFO}")
+        raise Fault(f"INFO has {length} bytes, more than {MAX_INFO}")
     return Info(ctlkey, kind, packet[_INFO_BUFFER : _INFO_BUFFER + length])
 
 
@@ -422,7 +307,7 @@ def decode(packet: bytes | memoryview, *, answer: bool = False) -> Packet:
     form = _FORM_OF_COMMAND.get(command)
     try:
         return form.read(packet) if form is not None else Packet(reqid, cbid, _decode_variable(bytes(packet), command, answer))
-    except _Fault as fault:
+    except Fault as fault:
         name = Command(command).name
         raise MalformedPacket(ErrorCode.MALFORMED_PACKET, f"Malformed {name}: {fault}", reqid, cbid, command) from None
     except LookupError:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import WorkerClient
+from tlspool_pkcs11.frames import Frames
 from tlspool_pkcs11.settings import ModuleSettings
 
 from tlspool_core.api import Secret
@@ -72,7 +73,7 @@ def test_a_pin_that_has_to_wait_waits_in_locked_memory() -> None:
         waiting = list(worker._unsent)
         assert sum(isinstance(piece, Secret) for piece in waiting) == 3
         assert not any(PIN.encode() in piece for piece in waiting if isinstance(piece, bytes))
-        frames, received = wire.Frames(wire.REQUESTS), []
+        frames, received = Frames(wire.REQUESTS), []
         while len(received) < 3:
             data = await asyncio.get_running_loop().sock_recv(theirs, 30_000)
             received += [message for _, message in frames.feed(data) if isinstance(message, wire.Sign) and message.pin]
@@ -106,7 +107,7 @@ def test_a_request_that_comes_in_parts_is_put_together_in_locked_memory(monkeypa
     with Secret.of(PIN.encode()) as pin:
         body = wire.build_body(wire.Sign(1, 0x1041, 1, (), bytes(100_000), pin))
         frame = wire.build_frame(7, wire.Sign.KIND, body, len(pin)) + bytes(pin.used)
-    frames, received = wire.Frames(wire.REQUESTS), []
+    frames, received = Frames(wire.REQUESTS), []
     for at in range(0, len(frame), 30_001):
         piece = bytearray(frame[at : at + 30_001])
         received += list(frames.feed(memoryview(piece)))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tlspool_pkcs11 import protocol as wire
-from tlspool_pkcs11.protocol import HEAD, REPLIES, REQUESTS, Frames, Message, ProtocolError, build, build_body, build_frame
+from tlspool_pkcs11.frames import Frames
+from tlspool_pkcs11.protocol import HEAD, REPLIES, REQUESTS, Message, ProtocolError, build, build_body, build_frame
 
 from tlspool_core.api import Secret
 

@@ -19,6 +19,7 @@ from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11 import worker as worker_module
 from tlspool_pkcs11.client import TokenFault
 from tlspool_pkcs11.faults import Cure, ckr_name, cure, remedy
+from tlspool_pkcs11.frames import Frames
 from tlspool_pkcs11.sessions import Sessions
 from tlspool_pkcs11.worker import Worker, serve
 
@@ -199,7 +200,7 @@ def test_requests_are_answered_in_order_however_they_arrive(worker: Worker) -> N
     stream = b"".join(wire.build(number, wire.ListTokens()) for number in (5, 3, 9))
     for at in range(0, len(stream), 7):
         ours.sendall(stream[at : at + 7])
-    frames = wire.Frames(wire.REPLIES)
+    frames = Frames(wire.REPLIES)
     received: list[int] = []
     while len(received) < 3:
         received += [number for number, _ in frames.feed(ours.recv(65536))]

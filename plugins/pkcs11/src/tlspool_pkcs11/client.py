@@ -31,6 +31,7 @@ from typing import Final, NamedTuple, TypeVar
 from tlspool_core.secret import Secret
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.faults import Cure, cure, remedy
+from tlspool_pkcs11.frames import Frames
 from tlspool_pkcs11.settings import ModuleSettings
 
 _RECEIVE: Final = 65536
@@ -85,7 +86,7 @@ class WorkerClient:
         self._process = process
         self._channel = channel
         self._loop = asyncio.get_running_loop()
-        self._frames = wire.Frames(wire.REPLIES)
+        self._frames = Frames(wire.REPLIES)
         self._buffer = bytearray(_RECEIVE)
         self._unsent: deque[bytes | Secret] = deque()
         self._pending: deque[_Pending] = deque()

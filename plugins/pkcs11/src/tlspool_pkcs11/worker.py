@@ -26,6 +26,7 @@ from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.confinement import confine
 from tlspool_pkcs11.cryptoki import Cryptoki
 from tlspool_pkcs11.faults import CryptokiError, ckr_name
+from tlspool_pkcs11.frames import Frames
 from tlspool_pkcs11.library import Library, LibraryInfo
 from tlspool_pkcs11.sessions import Sessions, UnknownReference
 
@@ -98,7 +99,7 @@ class Worker:
 
 def serve(channel: socket.socket, worker: Worker) -> None:
     """Answer requests until the other side closes. Raises ProtocolError and OSError."""
-    frames = wire.Frames(wire.REQUESTS)
+    frames = Frames(wire.REQUESTS)
     with Secret(_RECEIVE) as buffer:
         view = buffer.view
         while length := channel.recv_into(view):
