@@ -20,6 +20,7 @@ from tlspool_core.pool import accounting
 from tlspool_core.pool.accounting import AccountingDesk
 from tlspool_core.testing.aaa import accounting_record
 from tlspool_core.wire.errors import WireError
+from tlspool_core.wire.messages import AccountingInterim, AccountingStart, AccountingStop
 
 RULES = """
 [aaa]
@@ -364,3 +365,48 @@ def test_what_is_never_taken_ends_with_the_pool_and_is_told(
     asyncio.run(main())
     assert len(full.offered) == (2 if limit else 1)
     assert "not accounted" in caplog.text
+
+
+class Picky(Full):
+    """Does not take the stop of one thing."""
+
+    async def account(self, record: AccountingRecord) -> None:
+        self.offered.append(record)
+        if (record.event, record.instance) == ("stop", "first"):
+            raise Denied("not this one")
+
+
+def test_a_stop_that_has_to_wait_holds_up_no_other() -> None:
+    picky = Picky(0)
+
+    async def main() -> None:
+        made = desk(picky)
+        for instance in ("first", "second", "third"):
+            await made.begin(some_session(), AccountingStart(bytes(16), "pages", instance, SERVER, CLIENT))
+        made.session_ended(bytes(16), None)
+        async with asyncio.timeout(20):
+            while {one.instance for one in picky.offered if one.event == "stop"} != {"first", "second", "third"}:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        await made.flush()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("last", [AccountingStop, AccountingInterim])
+def test_a_count_that_was_told_in_vain_is_not_lost(last: type[AccountingStop | AccountingInterim]) -> None:
+    """The disk was full when the application told it, and the application has gone since."""
+    full, who = Full(0), (SERVER, CLIENT)
+
+    async def main() -> None:
+        made = desk(full)
+        await made.begin(some_session(), AccountingStart(bytes(16), "pages", "x", *who))
+        full.offered, full._space_after = [], 1
+        with pytest.raises(WireError):
+            await made.begin(some_session(), last(bytes(16), "pages", "x", *who, count=8))
+        made.session_ended(bytes(16), None)
+        await idle(made)
+
+    asyncio.run(main())
+    in_vain, stop = full.offered
+    assert (stop.event, stop.count) == ("stop", 8)
+    assert (stop == in_vain) is (last is AccountingStop)

@@ -277,11 +277,11 @@ class AccountingDesk:
             self._run(self._stop_all(book))
 
     async def _stop_all(self, book: Book) -> None:
+        """One that has to wait holds up no other."""
         async with book.lock:
-            for name, item in book.items.items():
-                stop = AccountingStop(kind=name[0], instance=name[1], count=item.count, cause=LOST_SERVICE)
-                await self._hand_over_at_last(_record(name, item, stop))
+            stops = [_stop(name, item) for name, item in book.items.items()]
             book.items.clear()
+        await asyncio.gather(*map(self._hand_over_at_last, stops))
 
     # --- plugins -------------------------------------------------------------------------------------------------------------
 
@@ -360,6 +360,15 @@ def _record(name: tuple[str, str], item: Item, request: Accounting) -> Accountin
     )
     item.sequence += 1
     return record
+
+
+def _stop(name: tuple[str, str], item: Item) -> AccountingRecord:
+    """The stop that an application owes: the one that it asked for in vain, or else with the last count that it told."""
+    asked, record = item.unsure or (None, None)
+    if isinstance(asked, AccountingStop) and record is not None:
+        return record
+    count = item.count if asked is None or asked.count is None else asked.count
+    return _record(name, item, AccountingStop(kind=name[0], instance=name[1], count=count, cause=LOST_SERVICE))
 
 
 class SessionAccount:
