@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.proxy import conftest as harness
 from tests.proxy.conftest import Inside, RawSite, drain
 from tlspool_core.tools.endpoints import Endpoint, EndpointError
-from tlspool_core.tools.http_proxy import forward, wire
+from tlspool_core.tools.http_proxy import conversation, forward, wire
 from tlspool_core.tools.http_proxy.rules import Destination, Pattern, Rules
 from tlspool_core.tools.http_proxy.server import read_login
 
@@ -350,7 +350,10 @@ def test_its_own_port_is_never_a_site(inside: Callable[..., Inside], monkeypatch
     assert b" 508 " in proxy.ask(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % port)
 
 
-def test_who_does_not_log_in_gets_nothing(inside: Callable[..., Inside], raw: Callable[..., RawSite], tmp_path: Path) -> None:
+def test_who_does_not_log_in_gets_nothing(
+    inside: Callable[..., Inside], raw: Callable[..., RawSite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "GUESS_TIME", 0.01)
     file = tmp_path / "login"
     file.write_text("john:secret\n")
     file.chmod(0o644)

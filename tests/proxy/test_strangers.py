@@ -19,6 +19,7 @@ from tests.proxy.test_requests import OK, answering
 from tlspool_core.cli.proxy import proxy as command
 from tlspool_core.tools import whose
 from tlspool_core.tools.endpoints import Endpoint, EndpointError, listen
+from tlspool_core.tools.http_proxy import conversation
 
 NOBODY = 65534
 as_another = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
@@ -145,3 +146,22 @@ def test_on_a_unix_socket(inside: Callable[..., Inside], raw: Callable[..., RawS
         assert whose.owner(client) == os.geteuid()
         client.sendall(b"GET %s/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % site.url)
         assert drain(client).endswith(b"ok")
+
+
+def test_guessing_a_login_takes_its_time(
+    inside: Callable[..., Inside], raw: Callable[..., RawSite], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "GUESS_TIME", 3600.0)
+    login = tmp_path / "login"
+    login.write_text("john:secret\n")
+    login.chmod(0o600)
+    site = raw(answering(OK))
+    proxy = inside(site.port, login_file=login)
+    request = b"GET %s/ HTTP/1.1\r\nHost: x\r\n%sConnection: close\r\n\r\n"
+    with proxy.connect() as guessing:
+        guessing.sendall(request % (site.url, b"Proxy-Authorization: Basic eDp4\r\n"))
+        assert b" 407 " in proxy.ask(request % (site.url, b"")), "who has not tried yet is told at once"
+        assert proxy.ask(request % (site.url, b"Proxy-Authorization: Basic am9objpzZWNyZXQ=\r\n")).endswith(b"ok")
+        guessing.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            guessing.recv(1)

@@ -75,7 +75,9 @@ with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connecti
     with listening.accept()[0] as accepted:
         print(owner(accepted) == os.geteuid())
 """
-    done = subprocess.run((*CONFINED, str(UNITS / unit), sys.executable, "-c", program), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        (*CONFINED, str(UNITS / unit), sys.executable, "-c", program), capture_output=True, text=True, check=False
+    )
     assert done.stdout == "True\n", done.stderr
 
 

@@ -14,6 +14,7 @@ A client that has gone is noticed while a connection to a site is made, too: oth
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import socket
@@ -31,7 +32,7 @@ from tlspool_core.tools.http_proxy import pages, problems
 from tlspool_core.tools.http_proxy.forward import Broken, Exchange, Stale, outgoing
 from tlspool_core.tools.http_proxy.rules import HTTP, HTTPS, BadTarget, Destination, Rules, Target
 from tlspool_core.tools.http_proxy.upstream import Reach, Upstream
-from tlspool_core.tools.http_proxy.wire import Gone, Party, framing, reason, values
+from tlspool_core.tools.http_proxy.wire import GUESS_TIME, Gone, Party, framing, reason, values
 from tlspool_core.tools.tunnel import relay
 
 _ONTHEFLY = StartTlsFlags.LOCALID_ONTHEFLY | StartTlsFlags.IGNORE_REMOTEID | StartTlsFlags.KEY_BOUND
@@ -93,8 +94,9 @@ class Conversation:
             self._leave_site()
 
     async def turn_away(self, problem: problems.Problem) -> None:
-        """Have nothing of a client but tell it why. Raises OSError."""
-        await self._tell(problem, None)
+        """Have nothing of a client but tell it why; it holds its place no longer than that takes. Raises OSError."""
+        log.info("proxy: %s", problem)
+        await self._say(pages.of_problem(problem, None))
 
     async def _one(self) -> bool:
         """Serve a request; whether there may be another."""
@@ -119,7 +121,7 @@ class Conversation:
             return await self._forward(request, self._inner_errand(request, *self._within))
         if request.target.startswith(b"/"):
             return await self._show(self._own_page(request))
-        self._check_login(request)
+        await self._check_login(request)
         if request.method == b"CONNECT":
             await self._connect(request)
             return False
@@ -136,14 +138,17 @@ class Conversation:
         with suppress(h11.RemoteProtocolError, TimeoutError):
             if self._client.http.their_state is h11.SEND_BODY and not self._client.http.they_are_waiting_for_100_continue:
                 await self._client.skip_body()
-        await self._client.send(page.response())
-        if self._client.method != b"HEAD":
-            await self._client.send(h11.Data(data=page.body))
-        await self._client.send(h11.EndOfMessage())
+        await self._say(page)
         if self._client.done:
             return True
         await self._client.farewell()
         return False
+
+    async def _say(self, page: pages.Page) -> None:
+        await self._client.send(page.response())
+        if self._client.method != b"HEAD":
+            await self._client.send(h11.Data(data=page.body))
+        await self._client.send(h11.EndOfMessage())
 
     # --- who is meant
 
@@ -195,13 +200,15 @@ class Conversation:
         if target.port not in self._office.rules.ports:
             raise problems.refused(target, f"Port {target.port} is not among those of other sites (pass_ports).")
 
-    def _check_login(self, request: h11.Request) -> None:
-        """Raises Problem."""
+    async def _check_login(self, request: h11.Request) -> None:
+        """Raises Problem, after a pause if it was wrong: guessing takes its time."""
         if not self._office.login:
             return
         said = b"".join(value for name, value in request.headers if name == b"proxy-authorization")
         scheme, _, word = said.partition(b" ")
         if scheme.lower() != b"basic" or not hmac.compare_digest(word.strip(), self._office.login):
+            if said:
+                await asyncio.sleep(GUESS_TIME)
             raise problems.Problem(
                 407, "http_request_denied", "This proxy wants to know who you are.", "Give its user name and password."
             )

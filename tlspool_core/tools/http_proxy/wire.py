@@ -30,6 +30,7 @@ FIELDS: Final = 200  # in a head
 HEAD_TIME: Final = 30.0  # seconds until the first request begins, and for the head of a request, once it has begun
 KEEP_TIME: Final = 120.0  # seconds until the next request begins
 STALL_TIME: Final = 120.0  # seconds in which some of a request's body has to come, and some of what we send has to go
+GUESS_TIME: Final = 1.0  # seconds that a wrong login waits for its answer
 ANSWER_TIME: Final = 300.0 + HANDSHAKE_TIME  # seconds for a site to begin its answer
 _CHUNK: Final = 65536
 _LAST: Final = 1.0  # seconds and bytes that are still read from a client that is told to go
