@@ -63,6 +63,22 @@ def test_a_descriptor_arrives_close_on_exec_and_works(pair: tuple[socket.socket,
             assert inner.recv(10) == b"hello"
 
 
+def test_what_is_read_into_memory_of_the_readers_own_comes_with_its_descriptors(pair: tuple[socket.socket, socket.socket]) -> None:
+    a, b = pair
+    room = memoryview(bytearray(10))
+    send_many(a, b"hello", fdpass.MAX_DESCRIPTORS + 2)
+    length, descriptors = fdpass.receive_into(b, room[2:])
+    assert bytes(room[: 2 + length]) == b"\0\0hello"
+    assert len(descriptors) == fdpass.MAX_DESCRIPTORS
+    assert not any(os.get_inheritable(descriptor.fileno()) for descriptor in descriptors)
+    fdpass.close_all(descriptors)
+    a.sendall(b"0123456789")
+    assert fdpass.receive_into(b, room[:3]) == (3, ())
+    assert fdpass.receive_into(b, room) == (7, ())
+    a.close()
+    assert fdpass.receive_into(b, room) == (0, ())
+
+
 def test_joined_packets_keep_their_own_descriptors(pair: tuple[socket.socket, socket.socket]) -> None:
     """The kernel joins a message without rights and the next one with: only short reads tell them apart."""
     a, b = pair
