@@ -302,6 +302,31 @@ def test_the_loops_own_coroutines_work_beside_them(pair: Pair) -> None:
         assert runner.run(run()) == b"x"
 
 
+def test_a_number_that_is_given_anew_works_for_them_too() -> None:
+    """What they waited for is forgotten, so that the kernel is asked again for the next one of that number."""
+    numbers = set()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                numbers.add(ours.fileno())
+                ours.setblocking(False)
+                loop.call_later(0.01, theirs.send, b"read")
+                assert await asyncio.wait_for(loop.sock_recv(ours, 10), 20) == b"read"
+                sending = loop.create_task(loop.sock_sendall(ours, bytes(1 << 20)))
+                await asyncio.sleep(0.01)
+                received = 0
+                while received < 1 << 20:
+                    received += len(await asyncio.to_thread(theirs.recv, 65536))
+                await asyncio.wait_for(sending, 20)
+
+    with asyncio.Runner(loop_factory=PoolLoop) as runner:
+        runner.run(main())
+    assert len(numbers) == 1
+
+
 def test_a_descriptor_has_one_way_to_be_watched(selector: Readiness, pair: Pair) -> None:
     ours, _ = pair
     selector.call_reader(ours.fileno(), (print, ()))

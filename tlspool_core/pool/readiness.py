@@ -213,7 +213,8 @@ class PoolLoop(asyncio.SelectorEventLoop):
 
     def remove_reader(self, fd: Any) -> bool:
         """Stop that, before the descriptor is closed; whether there was something to stop."""
-        return self._readiness.call_reader(fd if type(fd) is int else fd.fileno(), None)
+        number = fd if type(fd) is int else fd.fileno()
+        return self._readiness.call_reader(number, None) or super().remove_reader(number)  # which the loop's socket coroutines call
 
     def add_writer(self, fd: Any, callback: Callable[[*Arguments], Any], *args: *Arguments) -> None:
         """As `add_reader`, for writing."""
@@ -221,4 +222,5 @@ class PoolLoop(asyncio.SelectorEventLoop):
 
     def remove_writer(self, fd: Any) -> bool:
         """As `remove_reader`, for writing."""
-        return self._readiness.call_writer(fd if type(fd) is int else fd.fileno(), None)
+        number = fd if type(fd) is int else fd.fileno()
+        return self._readiness.call_writer(number, None) or super().remove_writer(number)
