@@ -14,7 +14,7 @@ from tlspool_core.pool.permissions import user_numbers
 from tlspool_core.pool.tomlfile import Table, TomlFile
 from tlspool_core.tools.endpoints import Endpoint, EndpointError
 from tlspool_core.tools.http_proxy.rules import BadTarget, Destination, Pattern, Rules
-from tlspool_core.tools.http_proxy.server import DEFAULT_LISTEN, ProxySettings, run
+from tlspool_core.tools.http_proxy.server import DEFAULT_LISTEN, ProxySettings, read_files, run
 
 T = TypeVar("T")
 
@@ -85,6 +85,9 @@ def proxy(file: Path | None, check: bool, path: Path | None) -> None:
     chosen = file or config_home() / "proxy.toml"
     try:
         settings = read_settings(chosen, path)
+        read_files(settings)
+    except EndpointError as error:
+        raise click.ClickException(f"{chosen}: {error}") from None
     except ConfigurationError as error:
         hint = "" if chosen.exists() else '. A first one is two lines: [[destination]] and match = ["www.example.com"]'
         raise click.ClickException(f"{error}{hint}") from None

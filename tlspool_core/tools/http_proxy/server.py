@@ -83,10 +83,15 @@ def _read_authority(path: Path) -> bytes:
     return content
 
 
+def read_files(settings: ProxySettings) -> tuple[bytes, bytes]:
+    """The login that clients have to give, and the authority's certificate, each empty if there is none. Raises EndpointError."""
+    login = read_login(settings.login_file) if settings.login_file is not None else b""
+    return login, _read_authority(settings.authority) if settings.authority is not None else b""
+
+
 async def run(settings: ProxySettings) -> None:
     """Serve until cancelled. Raises EndpointError if that cannot begin."""
-    login = read_login(settings.login_file) if settings.login_file is not None else b""
-    authority = _read_authority(settings.authority) if settings.authority is not None else b""
+    login, authority = read_files(settings)
     sockets = listen(settings.listen)
     ports = frozenset(sock.getsockname()[1] for sock in sockets if sock.family != socket.AF_UNIX)
     ourselves = Target(settings.listen.host or "localhost", min(ports, default=0))
