@@ -26,7 +26,7 @@ from tlspool_core.identity import DoNAI
 from tlspool_core.pool.answers import Answers
 from tlspool_core.pool.cipher_port import CipherPort
 from tlspool_core.pool.desks import pausing
-from tlspool_core.pool.linger import linger
+from tlspool_core.pool.linger import close_at_once, linger
 from tlspool_core.pool.logs import say, say_cause
 from tlspool_core.tls import TlsConnection
 from tlspool_core.tls.alerts import AlertReceived, CertificateRequired, NoClientCertificate, TlsError, Truncated
@@ -206,7 +206,7 @@ class Beginning:
             task.cancel()
         self._release_port()
         if self._cipher is not None:
-            self._cipher.close()
+            close_at_once(self._cipher)
             self._cipher = None
         if self._plain is not None:
             self._plain.close()

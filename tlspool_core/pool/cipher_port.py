@@ -15,8 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Final
 
-_READ = 65536
+_READ: Final = 65536
+# an application that has kept a copy of the socket can take its O_NONBLOCK away at any time, so each call says it by itself
+_READ_NOW: Final = int(socket.MSG_DONTWAIT)
+_LOOK_NOW: Final = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
+_SEND_NOW: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class CipherPort:
@@ -36,7 +41,7 @@ class CipherPort:
         """Bytes from the peer, empty at the end. Raises OSError."""
         if not self._spoken:
             try:
-                return self._socket.recv(_READ)
+                return self._socket.recv(_READ, _READ_NOW)
             except (BlockingIOError, InterruptedError):
                 pass
         self._spoken = False
@@ -53,7 +58,7 @@ class CipherPort:
             self._stop_reading()
             return
         try:
-            data = self._socket.recv(_READ)
+            data = self._socket.recv(_READ, _READ_NOW)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -66,7 +71,7 @@ class CipherPort:
         self._spoken = True
         while True:
             try:
-                sent = self._socket.send(data, socket.MSG_NOSIGNAL)
+                sent = self._socket.send(data, _SEND_NOW)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             if sent == len(data):
@@ -90,7 +95,7 @@ class CipherPort:
         For before the first `receive`.
         """
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
+            self._socket.recv(1, _LOOK_NOW)
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:

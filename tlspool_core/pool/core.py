@@ -33,6 +33,7 @@ from tlspool_core.pool.credentials import Credentials
 from tlspool_core.pool.desks import Desks
 from tlspool_core.pool.engine import Engine, blocking
 from tlspool_core.pool.key_watch import KeyWatch
+from tlspool_core.pool.linger import close_at_once
 from tlspool_core.pool.relay_ends import enlarge_buffers
 from tlspool_core.pool.session import Session
 from tlspool_core.pool.status import Counters
@@ -264,9 +265,9 @@ def adopt(descriptor: Descriptor) -> socket.socket:
         else:
             enlarge_buffers(owned)
     except OSError:
-        owned.close()
+        close_at_once(owned)
         raise WireError(ErrorCode.CONNECTION_DRIVER, "STARTTLS wants a connected stream socket") from None
     except WireError:
-        owned.close()
+        close_at_once(owned)
         raise
     return owned

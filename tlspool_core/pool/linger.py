@@ -1,10 +1,14 @@
-"""A last word to a peer: send an alert, and close so that it can be read.
+"""Closing the sockets of applications: with a last word to the peer that it can read, and without ever waiting for it.
 
 Theory of operation
 -------------------
 Closing a TCP socket with unread input resets the connection, and a reset may overtake the alert that was just sent.  So the sending
 side is shut down, and what still comes is read and thrown away until the peer has closed too, up to a limit of time and bytes.  The
 number of sockets that linger at a time is limited, as a peer can cause as many as it likes.
+
+An application may have set SO_LINGER on its socket.  Then close(2) would wait, whatever O_NONBLOCK says, until the peer has taken what
+it was sent, which the peer may never do.  So that is undone right before a socket is closed.  (Who keeps a copy of it can set it again;
+but then ours is not the last one, and nothing waits for its end.)
 """
 
 from __future__ import annotations
@@ -12,12 +16,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
+from typing import Final
 
+_AT_ONCE: Final = struct.pack("ii", 0, 0)  # SO_LINGER: off
 _SECONDS = 2.0
 _BYTES = 1 << 20
 _MAX_LINGERING = 256
 
 _lingering: set[_Last] = set()
+
+
+def close_at_once(closing: socket.socket) -> None:
+    """Close a socket that an application has handed over; the kernel goes on to send what it still has."""
+    closing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    closing.close()
 
 
 class _Last:
@@ -34,7 +47,7 @@ class _Last:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(65536)
+            data = self._socket.recv(65536, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -46,7 +59,7 @@ class _Last:
     def close(self) -> None:
         self._timer.cancel()
         self._loop.remove_reader(self._fd)
-        self._socket.close()
+        close_at_once(self._socket)
         _lingering.discard(self)
 
 
@@ -54,12 +67,12 @@ def linger(loop: asyncio.AbstractEventLoop, closing: socket.socket, last: bytes)
     """Take over the socket, send `last` as far as it goes at once, and close in an orderly way."""
     with contextlib.suppress(OSError):
         if last:
-            closing.send(last, socket.MSG_NOSIGNAL)
+            closing.send(last, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         closing.shutdown(socket.SHUT_WR)
         if len(_lingering) < _MAX_LINGERING:
             _Last(loop, closing)
             return
-    closing.close()
+    close_at_once(closing)
 
 
 def close_lingering() -> None:

@@ -2,13 +2,17 @@
 
 Theory of operation
 -------------------
-An end owns its descriptor, which is closed once the relay has no more use for either half.  All kinds are read and written by number
-and without blocking; they differ in how one half is closed, in whether the kernel tells of readiness, and in what one write may hold:
+An end owns its descriptor, which is closed once the relay has no more use for either half.  All kinds are read and written without
+blocking; they differ in how that is said, in how one half is closed, in whether the kernel tells of readiness, and in what one write may
+hold:
 
     SocketEnd    stream sockets; a half is closed by shutdown(2)
     MessageEnd   SOCK_SEQPACKET: each write is one message
     PipeEnd      pipes, FIFOs and terminals: what the open mode allows; what they have is one half
     FileEnd      regular files: always ready, so the event loop is not asked
+
+O_NONBLOCK belongs to what a descriptor stands for, not to our copy of it.  An application that has kept another copy can take it away, and a
+call that waits would stop the pool; so each call on a socket says by itself that it does not wait.
 
 A pipe or file that is open for reading only has no place for what the peer sends: that is dropped, as with a socket whose reader
 is gone.  One that is open for writing only never has an end of input: we close our half when the peer has closed its.
@@ -26,11 +30,14 @@ import stat
 import struct
 
 from tlspool_core.fdpass import Descriptor
+from tlspool_core.pool.linger import close_at_once
 from tlspool_core.tls.record import MAX_PLAINTEXT
 
 # SO_MEMINFO of socket(7): bytes for receiving, its limit, for sending, its limit, forward, queued, options, backlog; drops
 _SO_MEMINFO = 55
 _MEMORY = struct.Struct("9i")
+_READ_NOW = int(socket.MSG_DONTWAIT)
+_SEND_NOW = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 SOCKET_BUFFER = 1 << 20  # bytes; with less, the batches become small and the work per byte grows
 
 
@@ -94,6 +101,12 @@ class SocketEnd(End):
         super().__init__(connected.fileno())
         self._socket = connected
 
+    def read(self, into: memoryview) -> int:
+        return self._socket.recv_into(into, 0, _READ_NOW)
+
+    def write(self, data: memoryview) -> int:
+        return self._socket.send(data, _SEND_NOW)
+
     def end_writing(self) -> None:
         if self.can_write:
             self.can_write = False
@@ -128,7 +141,7 @@ class SocketEnd(End):
     def close(self) -> None:
         self.fd = -1
         self.can_read = self.can_write = False
-        self._socket.close()
+        close_at_once(self._socket)
 
 
 class MessageEnd(SocketEnd):
@@ -144,7 +157,7 @@ class MessageEnd(SocketEnd):
 
     def read(self, into: memoryview) -> int:
         """As for others; raises OSError with EMSGSIZE if the message was longer than there was room, and so is lost."""
-        count, _, flags, _ = self._socket.recvmsg_into((into,))
+        count, _, flags, _ = self._socket.recvmsg_into((into,), 0, _READ_NOW)
         if flags & socket.MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, "message too long")
         return count
@@ -155,7 +168,7 @@ class MessageEnd(SocketEnd):
     def write(self, data: memoryview) -> int:
         while True:
             try:
-                return os.write(self.fd, data[: self._most])
+                return self._socket.send(data[: self._most], _SEND_NOW)
             except OSError as error:
                 if error.errno != errno.EMSGSIZE or self._most == 1:
                     raise
@@ -202,10 +215,10 @@ def plain_end(plain: Descriptor | socket.socket) -> End:
     # the kernel's number costs less than the socket module's enumeration
     kind = plain.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     if kind not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
-        plain.close()
+        close_at_once(plain)
         raise OSError(errno.EPROTOTYPE, "plaintext of TLS needs a stream, a sequence of packets, a pipe or a file")
     if plain.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        plain.close()
+        close_at_once(plain)
         raise OSError(errno.ENOTCONN, "a listening socket carries no plaintext")
     enlarge_buffers(plain)
     return (SocketEnd if kind == socket.SOCK_STREAM else MessageEnd)(plain)

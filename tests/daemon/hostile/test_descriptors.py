@@ -1,0 +1,125 @@
+"""What if a descriptor that an application has handed over is not what it seems, or is changed behind the pool's back?
+
+A descriptor is passed with what it stands for: whether its calls wait, and how it closes, the application can say at any time after.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tlspool_core.client import Session, options
+from tlspool_core.wire.flags import StartTlsFlags
+from tlspool_core.wire.messages import Ping, PlaintextConnect, StartTls
+
+SERVER = "www.example.com"
+START = StartTls(flags=options.SERVER | StartTlsFlags.IGNORE_REMOTEID, localid=SERVER)
+MUCH = bytes(1 << 20)
+
+
+def serves_others(hostile: Any) -> None:
+    """Right now."""
+    bystander = type(hostile)(hostile.daemon)
+    bystander.send(Ping())
+    assert isinstance(bystander.read().message, Ping)
+    bystander.vanish()
+
+
+def waits_again(kept: socket.socket) -> None:
+    """Once the pool has made its calls return at once, have them wait again, and soon."""
+    while not fcntl.fcntl(kept, fcntl.F_GETFL) & os.O_NONBLOCK:
+        time.sleep(0.01)
+    os.set_blocking(kept.fileno(), True)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+
+
+def established(hostile: Any, ours: socket.socket, theirs: socket.socket) -> Session:
+    """A session of ours as server over a cipher pair, whose plaintext is `theirs`; the peer's end of it."""
+    outcome = hostile.with_peer(START)
+    packet = hostile.read()
+    assert isinstance(packet.message, PlaintextConnect)
+    hostile.send(packet.message, [theirs.fileno()], reqid=packet.reqid, cbid=packet.cbid)
+    assert isinstance(hostile.read().message, StartTls)
+    session = outcome()
+    assert isinstance(session, Session)
+    return session
+
+
+def plaintext_of(application: Any) -> socket.socket:
+    """Our end of the plaintext, for which the application is asked next."""
+    packet = application.read()
+    assert isinstance(packet.message, PlaintextConnect)
+    ours, theirs = application.pair()
+    application.send(packet.message, [theirs.fileno()], reqid=packet.reqid, cbid=packet.cbid)
+    assert isinstance(application.read().message, StartTls)
+    return ours
+
+
+def fill(sock: socket.socket) -> None:
+    """Send until nothing more is taken, for a moment."""
+    sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        while True:
+            sock.send(MUCH)
+
+
+# --- calls that wait -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_socket_for_tls_waits_in_the_handshake(hostile: Any) -> None:
+    ours, peer = hostile.pair()
+    hostile.send(START, [ours.fileno()])
+    waits_again(ours)
+    peer.send(b"\x16\x03\x01")  # after this the pool reads on
+    serves_others(hostile)
+
+
+def test_the_plaintext_socket_waits_for_who_does_not_read(hostile: Any) -> None:
+    ours, theirs = hostile.pair()
+    with established(hostile, ours, theirs) as session:
+        waits_again(theirs)
+        fill(session.plaintext)
+        serves_others(hostile)
+
+
+def test_the_socket_for_tls_waits_for_a_peer_that_does_not_read(hostile: Any) -> None:
+    """The peer is a pool's client here, too; its own plaintext is what nobody reads."""
+    cipher, peer = hostile.pair()
+    hostile.send(START, [cipher.fileno()])
+    other = type(hostile)(hostile.daemon)
+    other.send(StartTls(flags=options.CLIENT, remoteid=SERVER), [peer.fileno()])
+    ours = [plaintext_of(application) for application in (hostile, other)]
+    waits_again(cipher)
+    waits_again(peer)
+    fill(ours[0])
+    serves_others(hostile)
+    other.vanish()
+
+
+# --- ends that wait ----------------------------------------------------------------------------------------------------------------
+
+
+def test_closing_waits_for_a_peer_that_takes_nothing(hostile: Any, daemons: Callable[..., Any]) -> None:
+    """SO_LINGER makes close(2) wait, whatever O_NONBLOCK says, for a peer to take what it was sent."""
+    daemon = daemons("[limits]\nidle_timeout = 1\n")
+    application, other = type(hostile)(daemon), type(hostile)(hostile.daemon)
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as peer:
+        cipher, _ = listening.accept()
+        cipher.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+        application.send(START, [cipher.fileno()])
+        cipher.close()
+        other.send(StartTls(flags=options.CLIENT, remoteid=SERVER), [peer.fileno()])
+        ours = [plaintext_of(application), plaintext_of(other)]
+        before = daemon.descriptors
+        fill(ours[0])
+        while daemon.descriptors > before - 2:  # both of the session
+            serves_others(application)
+    application.vanish()
+    other.vanish()
