@@ -7,6 +7,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -68,12 +69,27 @@ def _one(part: Any) -> str:
     return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in texts.items() if value not in _NOTHING)
 
 
+def problems(workers: list[dict[str, Any]]) -> Iterator[str]:
+    """What an operator should mend, each thing once."""
+    for fault in dict.fromkeys(worker["reload_fault"] for worker in workers):
+        if fault:
+            yield f"the configuration of before serves, as the newest was refused: {fault}"
+    for name, reason in {name: reason for worker in workers for name, reason in worker["plugins_failed"].items()}.items():
+        yield f"plugin {name} cannot be used: it {reason}"
+    for worker in workers:
+        if worker["locking_fault"]:
+            yield f"process {worker['pid']}: PINs may be swapped to disk ({worker['locking_fault']}): raise RLIMIT_MEMLOCK"
+
+
 @click.command()
+@click.option(
+    "--socket", "path", type=click.Path(path_type=Path), help="Socket on which the pool tells it. [default: as configured]"
+)
 @json_option
 @pass_context
-def status(context: Context) -> None:
-    """Show what a running pool tells of itself: sessions, refusals, key stores."""
-    path = context.config.status_path
+def status(context: Context, path: Path | None) -> None:
+    """Show what a running pool tells of itself: sessions, refusals, key stores, and what is to be mended."""
+    path = path or context.config.status_path
     if path is None:
         raise click.ClickException("the configuration has no [status] path")
     found = ask(str(path))
@@ -87,9 +103,9 @@ def status(context: Context) -> None:
     rows += [(word.replace("_", " "), str(total(workers, word))) for word in ("octets_in", "octets_out")]
     rows += [(f"refused: {name.replace('_', ' ')}", str(count)) for name, count in reasons(workers)]
     print_table(("what", "number"), rows, "")
+    for problem in problems(workers):
+        click.echo(printable(problem))
     for worker in workers:
-        if worker["locking_fault"]:
-            click.echo(f"process {worker['pid']}: PINs may be swapped to disk ({worker['locking_fault']}): raise RLIMIT_MEMLOCK")
         for name, store in worker["key_stores"].items():
             click.echo(f"key store {name} (process {worker['pid']})")
             for line in lines(store):

@@ -11,7 +11,7 @@ All others must return at once: they run on the event loop.
 
 from tlspool_core.interfaces.aaa import Aaa, AaaDecision, AaaRequest, AccountingRecord
 from tlspool_core.interfaces.commands import CliCommand, CliContext
-from tlspool_core.interfaces.common import Denied, Role
+from tlspool_core.interfaces.common import Denied, Measurement, Role
 from tlspool_core.interfaces.config import (
     ConfigBackend,
     ConfigError,
@@ -58,6 +58,7 @@ __all__ = [
     "KeyStoreError",
     "LocalCredential",
     "LocalIdentity",
+    "Measurement",
     "PeerContext",
     "PinRequest",
     "Predicate",

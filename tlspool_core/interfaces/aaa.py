@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces.common import Denied
+from tlspool_core.interfaces.common import Denied, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,10 @@ class Aaa(ABC):
         Denied with `final`.
         """
         raise Denied(f"{self.name} does no accounting", final=True)
+
+    def measurements(self) -> Sequence[Measurement]:
+        """Numbers for monitors, as they are now; must not block."""
+        return ()
 
     async def stop(self) -> None:  # noqa: B027 - optional to override
         """Close."""

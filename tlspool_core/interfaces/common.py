@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Flag, auto
 
 
@@ -14,6 +16,20 @@ class Denied(Exception):
     def __init__(self, reason: str = "", *, final: bool = False) -> None:
         super().__init__(reason)
         self.final = final
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number for monitors, shown as `tlspool_PLUGIN_NAME`. It is nobody's secret, and names no identity.
+
+    `name` is of a-z, 0-9 and `_`, and ends with `_total` if it only ever grows; units are seconds, octets, or things. `help` is one sentence.
+    `labels` tell several numbers of one name apart; few values, as each is kept for ever by those who ask.
+    """
+
+    name: str
+    value: float
+    help: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Role(Flag):

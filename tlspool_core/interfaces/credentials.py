@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces.common import Role
+from tlspool_core.interfaces.common import Measurement, Role
 from tlspool_core.interfaces.config import (
     ConfigBackend,
     LocalCredential,
@@ -249,6 +249,10 @@ class CredentialType(ABC):
     def begin(self, context: SessionContext) -> SessionParts:
         """Called before the handshake of each session whose local identity has a credential of this type; must not block."""
         return SessionParts()
+
+    def measurements(self) -> Sequence[Measurement]:
+        """Numbers for monitors, as they are now; must not block."""
+        return ()
 
     # --- for the command line, never called by the daemon ---------------------------------------------------------------------
 

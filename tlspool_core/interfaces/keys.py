@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tlspool_core.interfaces.common import Measurement
 from tlspool_core.secret import Secret
 
 
@@ -61,7 +62,7 @@ class KeyInfo:
 
 
 class KeyStore(ABC):
-    """Holds private keys: finds them by URI, signs with them. All methods are coroutines on the pool's event loop."""
+    """Holds private keys: finds them by URI, signs with them. All but one of its methods are coroutines on the pool's event loop."""
 
     name: str
     uri_schemes: tuple[str, ...]
@@ -113,6 +114,10 @@ class KeyStore(ABC):
 
     @abstractmethod
     async def status(self) -> Mapping[str, Any]: ...
+
+    def measurements(self) -> Sequence[Measurement]:
+        """Numbers for monitors, as they are now; must not block."""
+        return ()
 
     @abstractmethod
     async def rescan(self) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,14 @@ class SocketConfig:
     owner: str = ""
     group: str = ""
     mode: int = 0o660
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorConfig:
+    """Where monitors are answered: a UNIX socket, an address with a port, both, or nowhere."""
+
+    socket: SocketConfig | None = None
+    address: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +208,7 @@ class PoolConfig:
     onthefly: Permitted = field(default_factory=Permitted)
     pin_desk: Permitted = field(default_factory=Permitted)
     status: SocketConfig | None = None
+    metrics: MonitorConfig = MonitorConfig()
 
     @property
     def status_path(self) -> Path | None:
@@ -404,6 +414,26 @@ def _status(root: Table, first: SocketConfig) -> SocketConfig | None:
     return SocketConfig(first.path.with_name(first.path.name + ".status"), mode=0o600)
 
 
+def _metrics(table: Table) -> MonitorConfig:
+    address = _address(table, "listen") if table.text("listen") else None
+    if "path" in table:
+        return MonitorConfig(_socket(table, 0o600), address)
+    table.finish()
+    return MonitorConfig(None, address)
+
+
+def _address(table: Table, key: str) -> tuple[str, int]:
+    """An IP address with a port: no names, which can come to mean more than was meant."""
+    host, _, port = table.text(key).rpartition(":")
+    try:
+        found = str(ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
+    except ValueError:
+        found = "", 0
+    if not 1 <= found[1] <= 65535:
+        raise table.error(key, "must be an address and a port, as 127.0.0.1:9464 or [::1]:9464")
+    return found
+
+
 def _build(root: Table, name: str) -> PoolConfig:
     backend = root.table("config")
     sockets = tuple(_socket(table) for table in root.tables("socket")) or (SocketConfig(default_socket(), mode=0o600),)
@@ -428,6 +458,7 @@ def _build(root: Table, name: str) -> PoolConfig:
         onthefly=permitted(root.table("onthefly")),
         pin_desk=permitted(root.table("pin_desk")),
         status=_status(root, sockets[0]),
+        metrics=_metrics(root.table("metrics")),
     )
     root.finish()
     if len({socket.path for socket in made.sockets}) != len(made.sockets):

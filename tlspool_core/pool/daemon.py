@@ -35,6 +35,7 @@ from tlspool_core.pool.linger import close_lingering
 from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.mesh import Mesh
+from tlspool_core.pool.monitor import MonitorServer
 from tlspool_core.pool.plugins import PluginSet
 from tlspool_core.pool.readiness import PoolLoop
 from tlspool_core.pool.status import StatusServer
@@ -44,7 +45,7 @@ from tlspool_core.secret import Secret
 
 log = logging.getLogger("tlspool.daemon")
 
-_RESTART_ONLY = ("sockets", "status", "workers", "user", "group", "plugins", "config", "tickets")
+_RESTART_ONLY = ("sockets", "status", "metrics", "workers", "user", "group", "plugins", "config", "tickets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class Daemon:
         self._path = path
         self._config = config
         self._listeners = opened.pool
-        self._listeners_for_status = opened.status
-        self._status: list[StatusServer] = []
+        self._opened = opened
+        self._watched: list[StatusServer | MonitorServer] = []
         self._plugins = plugins
         self._clients: set[Client] = set()
         self._signals = 0
@@ -94,7 +95,8 @@ class Daemon:
             self._acceptor = Acceptor(loop, self._listeners, self._config.limits, self._serve)
             self._watch_signals(loop)
             self._acceptor.start()
-            self._status = [StatusServer(self._pool, listener) for listener in self._listeners_for_status]
+            self._watched += [StatusServer(self._pool, listener) for listener in self._opened.status]
+            self._watched += [MonitorServer(self._pool, listener) for listener in self._opened.metrics]
             watchdog = loop.create_task(_feed_watchdog())
             if self._place is not None:
                 self._pool.mesh = Mesh(self._pool, self._place.link, self._place.number)
@@ -105,8 +107,8 @@ class Daemon:
             say(log, logging.INFO, "serving", sockets=",".join(str(listener.path) for listener in self._listeners))
             await self._stop.wait()
             await self._drain()
-            for status in self._status:
-                status.close()
+            for server in self._watched:
+                server.close()
             watchdog.cancel()
             self._pool.close()
             await self._pool.accounting.flush()
@@ -139,6 +141,7 @@ class Daemon:
         try:
             self._reload(load_config(self._path))
         except ConfigurationError as error:
+            self._pool.counters.reload_fault = str(error)
             say(log, logging.ERROR, "configuration not changed", reason=error)
         else:
             self._pool.keep(asyncio.ensure_future(self._rescan()))
@@ -166,6 +169,7 @@ class Daemon:
         if fixed:
             say(log, logging.WARNING, "some changes need a restart", sections=",".join(fixed))
         self._config = config
+        self._pool.counters.reload()
         say(log, logging.INFO, "configuration read anew", file=config.name)
 
     # --- the end -------------------------------------------------------------------------------------------------------------
@@ -212,13 +216,18 @@ async def _feed_watchdog() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Listening sockets: those for applications, and those (none or one) for whoever asks for the status."""
+    """Listening sockets: those for applications, and those (if any) for whoever asks for the status, and for monitors."""
 
     pool: list[Listener]
     status: list[Listener]
+    metrics: list[Listener]
+
+    @property
+    def all(self) -> list[Listener]:
+        return [*self.pool, *self.status, *self.metrics]
 
     def close(self) -> None:
-        for listener in (*self.pool, *self.status):
+        for listener in self.all:
             listener.close()
 
 
@@ -228,12 +237,16 @@ def open_listeners(config: PoolConfig) -> Opened:
         inherited = notify.inherited_sockets()
     except OSError as error:
         raise listeners.ListenError(str(error)) from error
-    opened = Opened([listeners.adopt(one) for one in inherited], [])
+    opened = Opened([listeners.adopt(one) for one in inherited], [], [])
     try:
         if not inherited:
             opened.pool.extend(listeners.listen(one) for one in config.sockets)
         if config.status is not None:
             opened.status.append(listeners.listen(config.status))
+        if config.metrics.socket is not None:
+            opened.metrics.append(listeners.listen(config.metrics.socket))
+        if config.metrics.address is not None:
+            opened.metrics.append(listeners.listen_at(*config.metrics.address))
     except BaseException:
         opened.close()
         raise
@@ -279,6 +292,6 @@ def _supervise(path: Path | None, config: PoolConfig) -> int:
             place = Place(number, link, seed)
             _run(Daemon(path, config, opened, PluginSet(config), place))
 
-        return Supervisor(config.workers, [*opened.pool, *opened.status], work).run()
+        return Supervisor(config.workers, opened.all, work).run()
     finally:
         opened.close()

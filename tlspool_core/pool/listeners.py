@@ -137,6 +137,21 @@ def listen(config: SocketConfig) -> Listener:
         raise
 
 
+def listen_at(host: str, port: int) -> Listener:
+    """Listen on an address of this machine, for monitors. Raises ListenError."""
+    made = socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    )
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        made.listen(_BACKLOG)
+    except OSError as error:
+        made.close()
+        raise ListenError(f"{host} port {port}: {error.strerror}") from error
+    return Listener(made, Path(f"{host}:{port}"), None)
+
+
 def adopt(inherited: socket.socket) -> Listener:
     """Use a socket that systemd listens on."""
     inherited.setblocking(False)

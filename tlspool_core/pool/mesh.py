@@ -134,6 +134,11 @@ class Mesh:
         link.setblocking(False)
         pool.loop.add_reader(link.fileno(), self._readable)
 
+    @property
+    def worker(self) -> int:
+        """Our number among the workers, from 0; whoever replaces one has its number."""
+        return self._worker
+
     def close(self) -> None:
         self._pool.loop.remove_reader(self._link.fileno())
         self._link.close()

@@ -12,16 +12,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
+import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from tlspool_core.interfaces import Denied, KeyStoreError
+from tlspool_core.interfaces import Aaa, CredentialType, Denied, KeyStore, KeyStoreError, Measurement
 from tlspool_core.secret import locking_fault
 from tlspool_core.wire.errors import ErrorCode
 
@@ -33,6 +36,7 @@ log = logging.getLogger("tlspool.status")
 
 _TIME_LIMIT = 5.0  # seconds for all that is asked, and for whoever reads the answer
 _MOST = 16  # readers at a time
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}").fullmatch  # of what plugins measure
 
 
 class Counters:
@@ -46,6 +50,13 @@ class Counters:
         self.octets_in = 0
         self.octets_out = 0
         self.ended = 0
+        self.reloaded = self.started
+        self.reload_fault = ""  # why the newest configuration was refused; empty if it serves
+
+    def reload(self) -> None:
+        """The configuration was read anew, and serves."""
+        self.reloaded = time.time()
+        self.reload_fault = ""
 
     def refuse(self, code: int) -> None:
         name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
@@ -59,9 +70,10 @@ class Counters:
 
 async def worker_status(pool: Pool) -> dict[str, Any]:
     """Of this process."""
-    counters = pool.counters
+    counters, plugins = pool.counters, pool.plugins
     return {
         "pid": os.getpid(),
+        "number": pool.mesh.worker if pool.mesh is not None else 0,
         "started": round(counters.started, 3),
         "stopping": pool.stopping,
         "sessions": len(pool.sessions),
@@ -72,8 +84,30 @@ async def worker_status(pool: Pool) -> dict[str, Any]:
         "octets_in": counters.octets_in,
         "octets_out": counters.octets_out,
         "locking_fault": locking_fault(),  # why a PIN could be swapped to disk; else empty
-        "key_stores": {name: await _store_status(pool, name) for name in pool.plugins.key_stores},
+        "reloaded": round(counters.reloaded, 3),
+        "reload_fault": counters.reload_fault,
+        "plugins_failed": plugins.registry.failed,
+        "measurements": measured([*plugins.key_stores.items(), *plugins.credential_types.items(), *plugins.aaa.items()]),
+        "key_stores": {name: await _store_status(pool, name) for name in plugins.key_stores},
     }
+
+
+def measured(offers: Iterable[tuple[str, KeyStore | CredentialType | Aaa]]) -> dict[str, list[dict[str, Any]]]:
+    """What plugins measure, by the name of what they offer; one that fails there is left out."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, offer in offers:
+        try:
+            numbers = [asdict(one) for one in offer.measurements() if _sound(one)]
+        except Exception:
+            log.exception("plugin %s failed to tell what it measures", name)
+            continue
+        if numbers:
+            found.setdefault(name, []).extend(numbers)
+    return found
+
+
+def _sound(one: Measurement) -> bool:
+    return _NAME(one.name) is not None and math.isfinite(one.value)
 
 
 async def _store_status(pool: Pool, name: str) -> Mapping[str, Any]:

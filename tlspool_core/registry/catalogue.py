@@ -89,6 +89,11 @@ class Registry:
         if problems:
             raise RequiredPluginMissing("required plugins are missing: " + "; ".join(problems))
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Installed plugins that cannot be used, and why."""
+        return {plugin.name: plugin.reason for plugin in self.plugins if plugin.state is PluginState.FAILED}
+
     def owner(self, thing: object) -> str:
         """Name of the plugin that registered an object; "tlspool" for what is the core's own."""
         return self._owners.get(id(thing), "tlspool")

@@ -66,6 +66,8 @@ def test_a_worker_that_hangs_is_replaced_and_others_are_served_meanwhile(hsm: An
         assert await waiting
         assert "no answer for 0.3 seconds" in stuck.gone
         assert [module["restarts"] for module in (await store.status())["modules"]] == [1, 0]
+        assert [each.value for each in store.measurements() if each.name == "module_restarts_total"] == [1, 0]
+        assert {each.value for each in store.measurements() if each.name in ("module_up", "tokens")} == {1}
 
     hsm.use(work, hsm.module(timeout=0.3), hsm.module(name="other"))
 

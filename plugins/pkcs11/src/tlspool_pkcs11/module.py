@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from tlspool_core.api import KeyStoreError
+from tlspool_core.api import KeyStoreError, Measurement
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
 from tlspool_pkcs11.faults import Cure
@@ -219,6 +219,19 @@ class Module:
         for task in list(self._retiring):
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    def measurements(self) -> Sequence[Measurement]:
+        """For `KeyStore.measurements`."""
+        worker, labels = self.present, {"module": self.name}
+        return [
+            Measurement("module_up", int(worker is not None), "1 if the process with the token library serves.", labels),
+            Measurement("module_restarts_total", max(self.restarts, 0), "How often that process was replaced.", labels),
+            Measurement("tokens", len(worker.tokens) if worker else 0, "Tokens that are there.", labels),
+            Measurement("tokens_logged_in", len(worker.logged_in) if worker else 0, "Tokens that are logged in to.", labels),
+            Measurement(
+                "requests_pending", worker.pending if worker else 0, "Requests that the token library has not answered.", labels
+            ),
+        ]
 
     def status(self) -> Mapping[str, Any]:
         """For `KeyStore.status`: plain values that JSON can carry."""

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from tlspool_core.api import AskPin, Key, KeyInfo, KeyStore, KeyStoreError
+from tlspool_core.api import AskPin, Key, KeyInfo, KeyStore, KeyStoreError, Measurement
 from tlspool_pkcs11 import protocol as wire
 from tlspool_pkcs11.client import TokenFault, WorkerClient, WorkerGone
 from tlspool_pkcs11.discovery import configured_modules, default_rows, vendor_rows
@@ -169,6 +169,10 @@ class Pkcs11Store(KeyStore):
         lookup = self._ready
         modules = [{**module.status(), "tokens": _tokens(lookup.keeper, module.present)} for module in self._modules]
         return {"modules": modules, "complaints": [*self._complaints]}
+
+    def measurements(self) -> Sequence[Measurement]:
+        """State of modules in numbers."""
+        return [each for module in self._modules for each in module.measurements()]
 
     async def rescan(self) -> None:
         """Start fresh workers beside the present ones and swap; permits one PIN that is new at tokens that had a wrong one."""
