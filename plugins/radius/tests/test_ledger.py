@@ -288,7 +288,7 @@ def test_a_record_that_a_living_server_does_not_take_holds_up_nobody_else(
     """Who can choose a User-Name that a server's database does not hold would stop the accounting of all."""
     server, _ = own_servers
     server.start()
-    function = {"servers": ["s"], "timeout": 0.5, "tries": 1, "limit": 30}
+    function = {"servers": ["s"], "timeout": 2.0, "tries": 1, "limit": 30}
     section = {"queue": str(queue), "server": {"s": server.section()}, "accounting": function}
     poison = replace(record(0), remote_identity=DoNAI("example.com", "poison"))
 
