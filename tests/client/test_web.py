@@ -7,11 +7,13 @@ import errno
 import os
 import socket
 import struct
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 
-from tlspool_core.client import web
+from tlspool_core.client import aio, web
 from tlspool_core.client.proxy_header import Facts, header
 
 SENT = header(Facts(socket.AF_UNSPEC, None, None, "www.example.com", "mary@example.com", "TLSv1.3", "x", "http/1.1"))
@@ -107,6 +109,13 @@ def test_mistakes_of_configuration_are_seen_at_once() -> None:
 def test_no_pool(tmp_path: Any) -> None:
     with pytest.raises(ConnectionError, match="No TLS Pool"):
         enter(web.ByPool(path=str(tmp_path / "none")), b"")
+
+
+@pytest.mark.parametrize("remoteid", ["", "mary@example.com"])
+def test_the_name_in_a_certificate_is_told_of_who_was_accepted_only(remoteid: str) -> None:
+    session = SimpleNamespace(localid="www.example.com", remoteid=remoteid, service="http", text=AsyncMock(return_value="CN=admin"))
+    proven = asyncio.run(web._proven(cast(aio.Session, session)))
+    assert proven.extensions()["tls"]["client_cert_name"] == ("CN=admin" if remoteid else None)
 
 
 def test_variables_are_the_proof_or_are_not_there() -> None:

@@ -149,6 +149,7 @@ class ByPool:
 async def _proven(session: aio.Session) -> Proven:
     kinds = (InfoKind.VERSION, InfoKind.CIPHER_SUITE, InfoKind.ALPN, InfoKind.PEERCERT_SUBJECT_TEXT)
     version, cipher, alpn, subject = await asyncio.gather(*map(session.text, kinds))
+    subject = subject if session.remoteid else ""  # of a certificate that nobody was accepted for, it would be taken for proof
     return Proven(session.localid, session.remoteid, session.service, version or "", cipher or "", alpn or "", subject or "")
 
 
