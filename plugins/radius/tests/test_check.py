@@ -185,7 +185,7 @@ def test_secrets_that_belong_to_others_are_refused(server: FreeRadius, monkeypat
     real = os.fstat
     theirs = lambda number: os.stat_result((*real(number)[:4], 4711, *real(number)[5:]))  # noqa: E731
     monkeypatch.setattr(os, "fstat", theirs)
-    with pytest.raises(ValueError, match=r"server\.s\.secret_file .*secret is the file of user 4711, who can change it"):
+    with pytest.raises(ValueError, match=r"server\.s\.secret_file .*secret belongs to user 4711, who can change it"):
         parse({"server": {"s": server.section()}})
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     parse({"server": {"s": server.section()}})

@@ -225,7 +225,9 @@ def _private(section: _Section, key: str, path: str) -> IO[bytes]:
     status = os.fstat(file.fileno())
     fault = ""
     if status.st_uid not in (0, os.geteuid()):
-        fault = f"{path} is the file of user {status.st_uid}, who can change it; take it over with: chown"
+        fault = (
+            f"{path} belongs to user {status.st_uid}, who can change it, and not to root or us: chown it, or run this as that user"
+        )
     elif status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         fault = f"{path} can be read or changed by others; remove that with: chmod o=,g-w {path}"
     if fault:
