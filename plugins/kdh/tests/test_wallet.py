@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+import krb5
 import pytest
 from kdh_helpers import MAIL, WEB, soon, source
 from tlspool_kdh import gate as gate_module
@@ -157,6 +158,32 @@ def test_a_ticket_that_comes_after_its_owner_has_left_is_not_kept(
         assert str(tickets.get(whose, AT_WEB).client) == "mary@KDH.EXAMPLE"  # who asked for it was Mary
     assert tickets.held(whose, AT_WEB) is None
     assert str(tickets.get(whose, AT_WEB).client) == "john@KDH.EXAMPLE"
+
+
+def test_a_cache_that_cannot_be_used_leaves_nothing_in_memory(realm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose ticket has a weak session key: its owner could fill the memory of the pool."""
+
+    made: list[bytes] = []
+
+    def unique(context: krb5.Context, kind: bytes) -> krb5.CCache:
+        cache = new(context, kind)
+        made.append(kind + b":" + (cache.name or b""))
+        return cache
+
+    def weak(*_: object) -> Any:
+        raise ValueError("encryption type 23 is not one of AES")
+
+    realm.kinit(f"FILE:{tmp_path}/cache", "mary", "sesame")
+    new = krb5.cc_new_unique
+    monkeypatch.setattr(mit.krb5, "cc_new_unique", unique)
+    monkeypatch.setattr(mit, "_ticket", weak)
+    with pytest.raises(KerberosError, match="encryption type 23"):
+        mit.copied(source("mary@KDH.EXAMPLE", ccache=f"FILE:{tmp_path}/cache"))
+    context = krb5.init_context()
+    for name in made:
+        with pytest.raises(krb5.Krb5Error):
+            _ = krb5.cc_resolve(context, name).principal
+    assert made
 
 
 def test_a_cache_that_has_ended_says_so(realm: Any, tmp_path: Path) -> None:

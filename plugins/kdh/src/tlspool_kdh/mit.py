@@ -195,18 +195,32 @@ def _ask_initial(context: krb5.Context, source: Source, one: Sought) -> krb5.Cre
 def _fill(context: krb5.Context, made: Sequence[krb5.Creds]) -> Purse:
     """A cache in memory with these credentials, all of one client."""
     cache = krb5.cc_new_unique(context, b"MEMORY")
-    krb5.cc_initialize(context, cache, made[0].client)
-    for one in made:
-        krb5.cc_store_cred(context, cache, one)
+    try:
+        krb5.cc_initialize(context, cache, made[0].client)
+        for one in made:
+            krb5.cc_store_cred(context, cache, one)
+        return _purse(context, f"MEMORY:{(cache.name or b'').decode()}", made)
+    except BaseException:
+        krb5.cc_destroy(context, cache)  # what lies in memory stays there for as long as the process, whoever forgets it
+        raise
+
+
+def _purse(context: krb5.Context, name: str, made: Sequence[krb5.Creds]) -> Purse:
     client = _principal(made[0].client)
-    local = (_TGS, client.realm)
-    granting = max((one for one in made if _principal(one.server) == Principal(local, client.realm)), key=_end, default=None)
-    name = f"MEMORY:{(cache.name or b'').decode()}"
+    wanted = Principal((_TGS, client.realm), client.realm)
+    granting = max((one for one in made if _names(one.server, wanted)), key=_end, default=None)
     seconds, micro = krb5.get_time_offsets(context)  # libkrb5 takes them from answers of the KDC, and keeps them in caches
     offset = seconds + micro / 1_000_000
     if granting is None:
         return Purse(name, client, None, clock_offset=offset)
     return Purse(name, client, _ticket(granting, offset), float(granting.times.renew_till), offset)
+
+
+def _names(name: krb5.Principal | None, wanted: Principal) -> bool:
+    try:
+        return _principal(name) == wanted
+    except ValueError:
+        return False
 
 
 def _end(made: krb5.Creds) -> int:
