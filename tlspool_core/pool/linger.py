@@ -29,7 +29,10 @@ _lingering: set[_Last] = set()
 
 def close_at_once(closing: socket.socket) -> None:
     """Close a socket that an application has handed over; the kernel goes on to send what it still has."""
-    closing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    try:  # noqa: SIM105 - this is done for each session
+        closing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    except (OSError, TypeError):
+        pass  # Python takes nothing but numbers for a socket of AF_VSOCK
     closing.close()
 
 

@@ -8,11 +8,15 @@ hold:
 
     SocketEnd    stream sockets; a half is closed by shutdown(2)
     MessageEnd   SOCK_SEQPACKET: each write is one message
-    PipeEnd      pipes, FIFOs and terminals: what the open mode allows; what they have is one half
+    PipeEnd      pipes, FIFOs and terminals: what the open mode allows
     FileEnd      regular files: always ready, so the event loop is not asked
 
-O_NONBLOCK belongs to what a descriptor stands for, not to our copy of it.  An application that has kept another copy can take it away, and a
-call that waits would stop the pool; so each call on a socket says by itself that it does not wait.
+O_NONBLOCK belongs to what a descriptor stands for, not to our copy of it.  An application that has kept another copy can take it away, and
+a call that waits would stop the pool; so each call on a socket or pipe says by itself that it does not wait.  (Linux can be told that for
+pipes since 6.5, for terminals not at all.)
+
+What is none of these is refused: devices that epoll does not know, and what has calls of its own (signalfd(2), for one, would hand over
+the pool's signals).
 
 A pipe or file that is open for reading only has no place for what the peer sends: that is dropped, as with a socket whose reader
 is gone.  One that is open for writing only never has an end of input: we close our half when the peer has closed its.
@@ -38,6 +42,7 @@ _SO_MEMINFO = 55
 _MEMORY = struct.Struct("9i")
 _READ_NOW = int(socket.MSG_DONTWAIT)
 _SEND_NOW = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_AT_ITS_PLACE = -1  # preadv2(2): no offset but the file's own
 SOCKET_BUFFER = 1 << 20  # bytes; with less, the batches become small and the work per byte grows
 
 
@@ -175,8 +180,8 @@ class MessageEnd(SocketEnd):
                 self._most //= 2
 
 
-class PipeEnd(End):
-    """A pipe, FIFO or character device."""
+class OpenedEnd(End):
+    """What was opened: its mode says which halves there are."""
 
     __slots__ = ()
 
@@ -187,7 +192,7 @@ class PipeEnd(End):
         self.can_write = mode != os.O_RDONLY
 
 
-class FileEnd(PipeEnd):
+class FileEnd(OpenedEnd):
     """A regular file, at the offset where it stands."""
 
     __slots__ = ()
@@ -198,6 +203,36 @@ class FileEnd(PipeEnd):
         return False
 
 
+class PipeEnd(OpenedEnd):
+    """A pipe, FIFO or terminal."""
+
+    __slots__ = ("_says_now",)
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._says_now = True  # as far as is known: the kernel may not know RWF_NOWAIT of this kind of file
+
+    def read(self, into: memoryview) -> int:
+        if self._says_now:
+            try:
+                return os.preadv(self.fd, (into,), _AT_ITS_PLACE, os.RWF_NOWAIT)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._says_now = False
+        return super().read(into)
+
+    def write(self, data: memoryview) -> int:
+        if self._says_now:
+            try:
+                return os.pwritev(self.fd, (data,), _AT_ITS_PLACE, os.RWF_NOWAIT)
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                self._says_now = False
+        return super().write(data)
+
+
 def enlarge_buffers(connected: socket.socket) -> None:
     """Ask for large kernel buffers; the kernel gives what its limits allow."""
     with contextlib.suppress(OSError):
@@ -205,18 +240,34 @@ def enlarge_buffers(connected: socket.socket) -> None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
 
 
+def _none_of_these() -> OSError:
+    return OSError(errno.EPROTOTYPE, "plaintext of TLS needs a stream, a sequence of packets, a pipe or a file")
+
+
+def _kind_of_file(mode: int, fd: int) -> type[OpenedEnd]:
+    """Raises OSError if there is none for it."""
+    if stat.S_ISREG(mode):
+        return FileEnd
+    if stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and os.isatty(fd)):
+        return PipeEnd
+    raise _none_of_these()
+
+
 def plain_end(plain: Descriptor | socket.socket) -> End:
     """The end that carries plaintext, which becomes the relay's. Raises OSError, and closes, if its kind is of no use."""
     if isinstance(plain, Descriptor):
         mode = os.fstat(plain.fileno()).st_mode
         if not stat.S_ISSOCK(mode):
-            return (FileEnd if stat.S_ISREG(mode) else PipeEnd)(plain.take())
+            with plain:
+                end = _kind_of_file(mode, plain.fileno())(plain.fileno())
+                plain.take()
+            return end
         plain = plain.socket()
     # the kernel's number costs less than the socket module's enumeration
     kind = plain.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
     if kind not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         close_at_once(plain)
-        raise OSError(errno.EPROTOTYPE, "plaintext of TLS needs a stream, a sequence of packets, a pipe or a file")
+        raise _none_of_these()
     if plain.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         close_at_once(plain)
         raise OSError(errno.ENOTCONN, "a listening socket carries no plaintext")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import struct
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from tlspool_core.client import Session, options
+from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import StartTlsFlags
 from tlspool_core.wire.messages import Ping, PlaintextConnect, StartTls
 
@@ -101,6 +103,77 @@ def test_the_socket_for_tls_waits_for_a_peer_that_does_not_read(hostile: Any) ->
     fill(ours[0])
     serves_others(hostile)
     other.vanish()
+
+
+def test_a_pipe_waits_for_who_does_not_read(hostile: Any) -> None:
+    """With what waits a kernel before 6.5 could be made to wait."""
+    reading, writing = os.pipe()
+    outcome = hostile.with_peer(START)
+    packet = hostile.read()
+    hostile.send(packet.message, [writing], reqid=packet.reqid, cbid=packet.cbid)
+    assert isinstance(hostile.read().message, StartTls)
+    session = outcome()
+    assert isinstance(session, Session)
+    with session:
+        os.set_blocking(writing, True)
+        fill(session.plaintext)
+        serves_others(hostile)
+    os.close(reading)
+    os.close(writing)
+
+
+# --- what it stands for ----------------------------------------------------------------------------------------------------------
+
+
+def open_epoll() -> int:
+    with select.epoll() as epoll:
+        return os.dup(epoll.fileno())
+
+
+def unconnected(family: int, kind: int) -> Callable[[], int]:
+    return lambda: socket.socket(family, kind).detach()
+
+
+ODD = {
+    "epoll": open_epoll,
+    "eventfd": lambda: os.eventfd(0),
+    "pidfd": lambda: os.pidfd_open(os.getpid()),
+    "directory": lambda: os.open("/", os.O_RDONLY),
+    "path": lambda: os.open("/etc/passwd", os.O_PATH),
+    "null": lambda: os.open("/dev/null", os.O_RDWR),
+    "random": lambda: os.open("/dev/urandom", os.O_RDONLY),
+    "datagram": unconnected(socket.AF_INET, socket.SOCK_DGRAM),
+    "netlink": unconnected(socket.AF_NETLINK, socket.SOCK_RAW),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_of_no_use(hostile: Any, kind: str) -> None:
+    """It is refused as either socket, and nothing of it stays."""
+    odd = ODD[kind]()
+    hostile.send(START, [odd])
+    assert hostile.refusal().tlserrno == ErrorCode.CONNECTION_DRIVER
+    outcome = hostile.with_peer(START)
+    packet = hostile.read()
+    hostile.send(packet.message, [odd], reqid=packet.reqid, cbid=packet.cbid)
+    assert hostile.refusal().tlserrno == ErrorCode.PLAIN_SOCKET_NEEDED
+    os.close(odd)
+    result = outcome()
+    if isinstance(result, Session):
+        with result:
+            assert result.plaintext.recv(1) == b""
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_VSOCK"), reason="this Python knows no AF_VSOCK")
+def test_a_socket_of_another_family(hostile: Any) -> None:
+    """Python treats some families apart, so that what is good for all others fails for them."""
+    try:
+        odd = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    except OSError:
+        pytest.skip("this kernel knows no AF_VSOCK")
+    with odd:
+        hostile.send(START, [odd.fileno()])
+        assert hostile.refusal().tlserrno == ErrorCode.CONNECTION_DRIVER
 
 
 # --- ends that wait ----------------------------------------------------------------------------------------------------------------
