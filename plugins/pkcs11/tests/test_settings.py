@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +165,18 @@ def test_the_vendors_page_describes_what_works() -> None:
     spied = tomllib.loads(next(part for part in page.split("```toml") if "spied" in part).split("```")[0])
     (configured,) = configured_modules(spied["keystore"]["pkcs11"], [], [])
     assert configured.name == "spied"
+
+
+def test_the_vendors_package_can_be_installed_with_its_test_beside_it(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs/quickstart-token-vendor.md").read_text()
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for name in ("pyproject.toml", "tlspool_acme.py", "test_acme.py"):
+        (block,) = (part for part in page.split("```") if part.partition("\n")[2].startswith(f"# {name}\n"))
+        (source / name).write_text(block.partition("\n")[2])
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--target", str(target), str(source)], check=True, timeout=100)
+    assert (target / "tlspool_acme.py").exists()
+    assert not (target / "test_acme.py").exists()
+    (point,) = (point for found in distributions(path=[str(target)]) for point in found.entry_points)
+    assert (point.group, point.name, point.value) == ("tlspool.pkcs11.modules", "acme", "tlspool_acme:MODULE")

@@ -26,6 +26,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
 from tlspool_core.secret import Secret
@@ -37,6 +38,7 @@ from tlspool_pkcs11.settings import ModuleSettings
 _RECEIVE: Final = 65536
 _MAX_PENDING: Final = 16384
 _START_TIMEOUT: Final = 30.0
+_REAPING: Final = 1.0  # seconds to wait for a process that was killed, where somebody waits
 # what libraries commonly need: where their configuration, their card daemon, or the Python installation is
 _ENVIRONMENT: Final = frozenset(
     {"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "PYTHONPATH"}
@@ -116,6 +118,8 @@ class WorkerClient:
             worker.tokens = (await worker.call(wire.ListTokens(), wire.Tokens, limit)).tokens
         except BaseException as error:
             worker.end(f"it did not start: {error}")
+            with suppress(TimeoutError):  # a device can keep a killed process for as long as it likes
+                await asyncio.wait_for(worker.closed(), _REAPING)
             raise
         return worker
 

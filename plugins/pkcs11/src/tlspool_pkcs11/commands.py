@@ -1,4 +1,4 @@
-"""`tlspool token list` and `tlspool token check`."""
+"""`tlspool token list`, `tlspool token check` and `tlspool token certify`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from tlspool_core.api import CliContext, ConfigError, DoNAI, InvalidIdentity, KeyInfo, KeyStoreError, PinRequest, Secret
+from tlspool_pkcs11.certify import certify as try_everything
 from tlspool_pkcs11.check import KeyResult, Shown, check_key, shown_certificate, shown_chain, shown_record
 from tlspool_pkcs11.key import Pkcs11Key
 from tlspool_pkcs11.store import Pkcs11Store
@@ -97,6 +98,41 @@ def check(
     else:
         _print_results(results, expected=bool(shown))
     if not results or not all(result.good for result in results) or (shown and not any(result.matches for result in results)):
+        context.exit(1)
+
+
+@token.command("certify")
+@_module
+@_json
+@click.option("--signatures", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many, of each key.")
+@click.option("--pull", is_flag=True, help="Also have somebody pull the token and put it back.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write the report, as JSON, to this file."
+)
+@click.pass_context
+def certify(
+    context: click.Context, modules: tuple[str, ...], as_json: bool, signatures: int, pull: bool, report: Path | None
+) -> None:
+    """Try all that the pool asks of a token library, with test keys of yours; for its vendor.
+
+    Takes all private keys that can sign. Kills the process that has loaded the library, to see it come back; changes nothing in the
+    token. Exit status 1 if a trial fails.
+    """
+    made = _run(
+        context,
+        modules,
+        lambda store: try_everything(
+            store, signatures=signatures, pull=pull, human=True, say=lambda text: click.echo(text, err=True)
+        ),
+    )
+    text = json.dumps(made.as_object(), indent=2)
+    if report is not None:
+        report.write_text(text + "\n")
+    if _wants_json(context, as_json):
+        click.echo(text)
+    elif made.passed:
+        click.echo(f"all {len(made.trials)} trials passed")
+    if not made.passed:
         context.exit(1)
 
 

@@ -98,8 +98,9 @@ class Module:
             if asyncio.get_running_loop().time() - self._started_at > _CALM:
                 self._losses = 0
             self._note_loss(why)
-        if worker.gone:
+        if worker.gone and worker is self._current:
             self._current = None
+            self._retire_soon(worker)
         return await self._fresh()
 
     async def rescan(self) -> None:
@@ -197,15 +198,20 @@ class Module:
         labels = ", ".join(token.label for token in fresh.tokens) or "none"
         log.info("module %s: worker %d serves; tokens: %s", self.name, fresh.pid, labels)
         if old is not None:
-            task = asyncio.get_running_loop().create_task(self._retire(old))
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._retire_soon(old)
+
+    def _retire_soon(self, worker: WorkerClient) -> None:
+        task = asyncio.get_running_loop().create_task(self._retire(worker))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     async def _retire(self, worker: WorkerClient) -> None:
-        """Let a worker finish what it was asked, within its time limit, and end it."""
-        await worker.drained(self.settings.timeout)
-        worker.end("it was replaced")
-        await worker.closed()
+        """Let a worker finish what it was asked, within its time limit, and end it; at once, if the store stops meanwhile."""
+        try:
+            await worker.drained(self.settings.timeout)
+        finally:
+            worker.end("it was replaced")
+            await worker.closed()
 
     async def stop(self) -> None:
         """End all processes."""
