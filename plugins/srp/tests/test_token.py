@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from tlspool_srp.bound import bind, decode_point, derive_password, encode_point
 from tlspool_srp.secrets import ClientAccount
 
 from tlspool_core.api import DoNAI
-from tlspool_core.client import Pool, PoolError
+from tlspool_core.client import Pool, PoolError, StartTlsFlags
 from tlspool_core.client.desks import PinDesk
 
 PIN = "123456"
@@ -88,6 +89,7 @@ class World:
         (home / "pin").chmod(0o600)
         (home / "pool.toml").write_text(
             f'[[socket]]\npath = "{home}/s"\n[config]\nbackend = "lmdb"\npath = "{home}/db"\n'
+            "[credential.srp]\nattempts_per_user = 1000\n"
             f'[[keystore.pkcs11.modules]]\npath = "{SOFTHSM}"\npin_file = "{home}/pin"\n'
             f'environment = {{SOFTHSM2_CONF = "{home}/hsm.conf"}}\n'
         )
@@ -144,7 +146,7 @@ class World:
         self.process.wait(15)
         print((self.home / "log").read_text())
 
-    def connect(self, name: str) -> list[Any]:
+    def connect(self, name: str, flags: StartTlsFlags = StartTlsFlags.NONE) -> list[Any]:
         """STARTTLS at both ends of one connection; each outcome is a session or an error: server's, then client's."""
         ends = socket.socketpair()
         outcomes: list[Any] = [None, None]
@@ -158,11 +160,19 @@ class World:
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            outcomes[1] = self.pool.starttls_client(ends[1], localid=name, remoteid=SERVER, timeout=15)
+            outcomes[1] = self.pool.starttls_client(ends[1], localid=name, remoteid=SERVER, timeout=15, flags=flags)
         except PoolError as error:
             outcomes[1] = error
         thread.join(20)
         return outcomes
+
+    def connected(self, name: str) -> list[bool]:
+        """Whether there were sessions at both ends, which are over."""
+        outcomes = self.connect(name)
+        for one in outcomes:
+            if not isinstance(one, PoolError):
+                one.close()
+        return [not isinstance(one, PoolError) for one in outcomes]
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +192,26 @@ def test_the_token_is_enough_to_log_in(world: World, name: str) -> None:
         assert server.version() == "TLSv1.2"
         client.plaintext.sendall(b"hello")
         assert server.plaintext.recv(100) == b"hello"
+
+
+@needs_token
+@pytest.mark.parametrize("name", [KEPT, BOUND])
+def test_a_session_can_be_bound_to_the_token(world: World, name: str) -> None:
+    """Whether the password lies in it, or is computed by it: it ends when the token is pulled."""
+    server, client = world.connect(name, StartTlsFlags.KEY_BOUND)
+    slots, drawer = world.home / "tokens", world.home / "drawer"
+    with server, client:
+        slots.rename(drawer)
+        slots.mkdir()
+        try:
+            client.plaintext.settimeout(30)
+            assert client.plaintext.recv(1) == b""
+        finally:
+            slots.rmdir()
+            drawer.rename(slots)
+    deadline = time.monotonic() + 60
+    while not all(world.connected(name)):
+        assert time.monotonic() < deadline, "the token is not seen again"
 
 
 @needs_token
