@@ -22,7 +22,7 @@ def guess(server: ServerSrp, user: str) -> bool:
     server.extension.user = user
     context: KeyExchangeContext = UNUSED
     try:
-        server.start("server", context)
+        server.start("server", context).peer_parameters(b"\0\1\5")
     except AccessDenied:
         return False
     return True
@@ -65,8 +65,36 @@ def test_all_ports_are_one_peer(addresses: list[str], another: str) -> None:
 
 def test_peers_without_an_address_are_counted_by_user_alone() -> None:
     """As the processes of one host are, whose sockets have none."""
-    attempts = Attempts(limit_user=100, limit_address=1)
-    assert attempts.begin("john", "") and attempts.begin("mary", "")
+    attempts = Attempts(limit_user=2, limit_address=1)
+    assert all(attempts.begin("john", "") and attempts.guess("john", "") for _ in range(2))
+    assert not attempts.begin("john", "") and attempts.begin("mary", "")
+
+
+def test_who_sends_nothing_guesses_nothing() -> None:
+    """Or a client whose token is not plugged in would keep its user out."""
+    attempts = Attempts(limit_user=1, limit_address=3)
+    assert [attempts.begin("john", "192.0.2.1") for _ in range(4)] == [True, True, True, False]
+    assert attempts.begin("john", "192.0.2.2") and attempts.guess("john", "192.0.2.2")
+
+
+def test_many_that_have_begun_guess_no_more_often_than_one_after_another() -> None:
+    attempts = Attempts(limit_user=2)
+    assert all(attempts.begin("john", "") for _ in range(9))
+    assert [attempts.guess("john", "") for _ in range(4)] == [True, True, False, False]
+
+
+def test_success_is_no_failure() -> None:
+    attempts = Attempts(limit_user=1, limit_address=1)
+    for _ in range(3):
+        assert attempts.begin("john", "192.0.2.1") and attempts.guess("john", "192.0.2.1")
+        attempts.succeeded("john", "192.0.2.1")
+
+
+def test_memory_is_bounded() -> None:
+    attempts = Attempts()
+    for number in range(11_000):
+        attempts.begin(f"user{number}", f"address{number}")
+    assert len(attempts._failures) <= 10_000
 
 
 def test_a_reload_forgets_no_failures() -> None:
@@ -74,5 +102,5 @@ def test_a_reload_forgets_no_failures() -> None:
     for _ in range(2):
         kind.configure({"attempts_per_user": 1})
         assert kind._attempts.limit_user == 1
-        outcome = kind._attempts.begin("john", "")
+        outcome = kind._attempts.guess("john", "")
     assert not outcome

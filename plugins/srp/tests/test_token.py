@@ -89,7 +89,6 @@ class World:
         (home / "pin").chmod(0o600)
         (home / "pool.toml").write_text(
             f'[[socket]]\npath = "{home}/s"\n[config]\nbackend = "lmdb"\npath = "{home}/db"\n'
-            "[credential.srp]\nattempts_per_user = 1000\n"
             f'[[keystore.pkcs11.modules]]\npath = "{SOFTHSM}"\npin_file = "{home}/pin"\n'
             f'environment = {{SOFTHSM2_CONF = "{home}/hsm.conf"}}\n'
         )

@@ -2,9 +2,10 @@
 
 Theory of operation
 -------------------
-Whether an attempt failed is only seen by what does not follow: an attempt is counted as failed when it begins to depend on the password,
-and taken back when Finished has been verified.  Counts are kept for a sliding window of time, in bounded memory; when there are too
-many names, the oldest are forgotten.  Names are counted whether or not they exist, so the limit tells nothing about them.
+Whether an attempt failed is only seen by what does not follow: an attempt is counted as failed in advance, and taken back when Finished
+has been verified.  For the address that is when it begins, as it costs us something; for the user when the client has sent what depends on the
+password, as a client that has none to be had guesses nothing.  Counts are kept for a sliding window of time, in bounded memory; when
+there are too many names, the oldest are forgotten.  Names are counted whether or not they exist, so the limit tells nothing about them.
 """
 
 from __future__ import annotations
@@ -33,36 +34,51 @@ class Attempts:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin(self, user: str, address: str) -> bool:
-        """Count an attempt as failed; False if there were too many, and this one is not to be served."""
-        allowed = True
+        """Count an attempt for the address, if there is one; False if it or the user had too many: then this one is not to be served."""
         with self._lock:
-            now = self.clock()
-            for name, limit in self._names(user, address):
-                times = self._failures.setdefault(name, deque())
-                self._failures.move_to_end(name)
-                while times and times[0] <= now - self.window:
-                    times.popleft()
-                if len(times) >= limit:
-                    allowed = False
-                else:
-                    times.append(now)
-            while len(self._failures) > _MAX_NAMES:
-                self._failures.popitem(last=False)
-        if not allowed:
-            log.warning(
-                "SRP: too many failed attempts for user %r or from %s; refused for a while", user[:64], address or "(unknown)"
-            )
-        return allowed
+            allowed = len(self._recent(_of_user(user))) < self.limit_user
+            if allowed and address:
+                times = self._recent(_from(address))
+                allowed = len(times) < self.limit_address
+                if allowed:
+                    times.append(self.clock())
+        return allowed or _refused(user, address)
+
+    def guess(self, user: str, address: str) -> bool:
+        """Count an attempt for the user; False if there were too many meanwhile."""
+        with self._lock:
+            times = self._recent(_of_user(user))
+            allowed = len(times) < self.limit_user
+            if allowed:
+                times.append(self.clock())
+        return allowed or _refused(user, address)
 
     def succeeded(self, user: str, address: str) -> None:
         """Take the newest failure back: it was none."""
         with self._lock:
-            for name, _ in self._names(user, address):
+            for name in (_of_user(user), _from(address)):
                 if times := self._failures.get(name):
                     times.pop()
 
-    def _names(self, user: str, address: str) -> list[tuple[str, int]]:
-        names = [(f"user {user}", self.limit_user)]
-        if address:
-            names.append((f"address {address}", self.limit_address))
-        return names
+    def _recent(self, name: str) -> deque[float]:
+        """Failures within the window."""
+        times = self._failures.setdefault(name, deque())
+        self._failures.move_to_end(name)
+        while times and times[0] <= self.clock() - self.window:
+            times.popleft()
+        while len(self._failures) > _MAX_NAMES:
+            self._failures.popitem(last=False)
+        return times
+
+
+def _of_user(user: str) -> str:
+    return f"user {user}"
+
+
+def _from(address: str) -> str:
+    return f"address {address}"
+
+
+def _refused(user: str, address: str) -> bool:
+    log.warning("SRP: too many failed attempts for user %r or from %s; refused for a while", user[:64], address or "(unknown)")
+    return False

@@ -60,6 +60,7 @@ from tlspool_srp.verifiers import Verifier, context_for, find_verifier, installa
 
 NAME = "SRP"
 TLS12 = 0x0303
+_TOO_MANY = "too many failed SRP attempts; try again later"
 _computing = threading.Lock()
 
 
@@ -225,7 +226,7 @@ class ServerSrp:
         if user is None:
             raise UnknownPskIdentity("the client chose SRP but named no user")
         if not self.attempts.begin(self.counted(user), self.peer_network):
-            raise AccessDenied("too many failed SRP attempts; try again later")
+            raise AccessDenied(_TOO_MANY)
         return ServerRun(self, user)
 
     def counted(self, user: str) -> str:
@@ -279,6 +280,8 @@ class ServerRun(KeyExchangeRun):
         group, public = self._verifier.group, parse_client_public(body)
         if public % group.prime == 0 or public >= group.prime:
             raise IllegalParameter("the client's SRP value A is not within the group")
+        if not self._srp.attempts.guess(self._srp.counted(self._user), self._srp.peer_network):
+            raise AccessDenied(_TOO_MANY)
         with _computing:
             secret = self._context.get_server_premaster_secret(
                 password_verifier=self._verifier.value,
