@@ -177,6 +177,26 @@ def test_the_status_counts(daemons: Daemons) -> None:
 # --- reload ------------------------------------------------------------------------------------------------------------------------
 
 
+def test_a_file_that_a_person_writes_after_the_start_is_read(tmp_path: Path) -> None:
+    directories = {name: str(tmp_path / name) for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")}
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        run = "from tlspool_core.cli import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", run, "serve"], stderr=errors, env=os.environ | directories | {"HOME": str(tmp_path)}
+        )
+    try:
+        eventually(lambda: "serving" in log.read_text())
+        file = tmp_path / "XDG_CONFIG_HOME" / "tlspool" / "tlspool.toml"
+        file.parent.mkdir(parents=True)
+        file.write_text("[limits]\nsessions = 5\n")
+        process.send_signal(signal.SIGHUP)
+        eventually(lambda: f"configuration read anew file={file}" in log.read_text())
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 def test_reload_applies_what_is_good_and_keeps_the_old_otherwise(daemons: Daemons) -> None:
     daemon = daemons()
     server, client = session(daemon)

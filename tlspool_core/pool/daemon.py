@@ -29,7 +29,7 @@ from pathlib import Path
 from tlspool_core.pool import listeners, logs, notify, privileges
 from tlspool_core.pool.accept import Acceptor, PeerProcess
 from tlspool_core.pool.client import Client
-from tlspool_core.pool.config import ConfigurationError, PoolConfig, load_config
+from tlspool_core.pool.config import ConfigurationError, PoolConfig, default_path, load_config
 from tlspool_core.pool.core import Pool
 from tlspool_core.pool.linger import close_lingering
 from tlspool_core.pool.listeners import Listener
@@ -139,7 +139,7 @@ class Daemon:
     def _told_to_reload(self) -> None:
         notify.reloading()
         try:
-            self._reload(load_config(self._path))
+            self._reload(load_config(self._path or default_path()))  # there may be a file by now where there was none
         except ConfigurationError as error:
             self._pool.counters.reload_fault = str(error)
             say(log, logging.ERROR, "configuration not changed", reason=error)
