@@ -102,10 +102,10 @@ def eventually(condition: Callable[[], object], limit: float = 30.0) -> None:
 def _factory(directory: Path) -> Iterator[Callable[..., DaemonProcess]]:
     started: list[DaemonProcess] = []
 
-    def start(extra: str = "", *, real: bool = False) -> DaemonProcess:
+    def start(extra: str = "", **more: Any) -> DaemonProcess:
         own = directory / f"pool{len(started)}"
         own.mkdir()
-        daemon = DaemonProcess(own, extra, real=real)
+        daemon = DaemonProcess(own, extra, **more)
         started.append(daemon)
         daemon.wait_until_it_serves()
         return daemon

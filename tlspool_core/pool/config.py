@@ -85,6 +85,7 @@ class Limits:
     clients_per_uid: int = 512
     sessions: int = 20000
     sessions_per_client: int = 20000
+    sessions_per_uid: int = 0  # 0: half of what there is room for
     handshakes_per_client: int = 1024
     handshake_timeout: float = 30.0
     handshake_timeout_max: float = 600.0
@@ -279,6 +280,7 @@ def _limits(table: Table) -> Limits:
         clients_per_uid=table.integer("clients_per_uid", base.clients_per_uid, 1),
         sessions=table.integer("sessions", base.sessions, 1),
         sessions_per_client=table.integer("sessions_per_client", base.sessions_per_client, 1),
+        sessions_per_uid=table.integer("sessions_per_uid", base.sessions_per_uid, 0),
         handshakes_per_client=table.integer("handshakes_per_client", base.handshakes_per_client, 1),
         handshake_timeout=table.seconds("handshake_timeout", base.handshake_timeout, 0.1),
         handshake_timeout_max=table.seconds("handshake_timeout_max", base.handshake_timeout_max, 0.1),

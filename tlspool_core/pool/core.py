@@ -35,6 +35,7 @@ from tlspool_core.pool.engine import Engine, blocking
 from tlspool_core.pool.key_watch import KeyWatch
 from tlspool_core.pool.linger import close_at_once
 from tlspool_core.pool.relay_ends import enlarge_buffers
+from tlspool_core.pool.room import Room, open_files
 from tlspool_core.pool.session import Session
 from tlspool_core.pool.status import Counters
 from tlspool_core.pool.tickets import ClientSessions, Seed, TicketKeys
@@ -76,6 +77,7 @@ class Pool:
         self.accounting = AccountingDesk()
         self.desks = Desks(self)
         self.sessions: set[Session] = set()
+        self.room = Room()
         self.key_watch = KeyWatch(loop, self._store, lambda: self.credentials.forget())
         self.stopping = False
         self.counters = Counters()
@@ -120,6 +122,7 @@ class Pool:
             services={name: service.expression for name, service in config.services.items() if service.expression},
         )
         self.client_sessions.forget()
+        self.room.configure(config.limits, open_files())
 
     def close(self) -> None:
         """Release what is the process's."""
@@ -134,15 +137,19 @@ class Pool:
         """A session that can begin, if roles, protocol, limits and control key allow. Raises WireError."""
         if self.stopping:
             raise WireError(ErrorCode.POOL_STOPPING)
-        limits = self.config.limits
-        if len(self.sessions) >= limits.sessions or len(maker.sessions) >= limits.sessions_per_client:
-            raise WireError(ErrorCode.LIMIT_REACHED, "The TLS Pool has reached its limit of sessions")
+        if len(maker.sessions) >= self.config.limits.sessions_per_client:
+            raise WireError(ErrorCode.LIMIT_REACHED, "This connection has reached its limit of sessions")
         role = role_of(request)
         if request.ctlkey == NO_CTLKEY:
             request = request.echo(ctlkey=os.urandom(16))
         if request.ctlkey in self.control:
             raise WireError(ErrorCode.CTLKEY_REGISTRATION_FAILED)
-        cipher = self._adopt(descriptor)
+        self.room.take(maker.process.uid)
+        try:
+            cipher = self._adopt(descriptor)
+        except WireError:
+            self.room.give_back(maker.process.uid)
+            raise
         session = Session(self, maker, request, role, address_of(cipher))
         beginning = session.beginning = Beginning(session, exchange, cipher)
         self.control.register(request.ctlkey, session, maker)
@@ -164,6 +171,7 @@ class Pool:
         if session not in self.sessions:
             return
         self.sessions.discard(session)
+        self.room.give_back(session.process.uid)
         self.key_watch.discard(session, session.keys)
         controller = self.control.remove(session.request.ctlkey, session)
         self.accounting.session_ended(session.request.ctlkey, controller)

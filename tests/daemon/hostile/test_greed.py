@@ -1,0 +1,35 @@
+"""Is somebody served who comes after one application has taken all that it could get?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tlspool_core.client import Pool, options
+from tlspool_core.wire.errors import ErrorCode
+from tlspool_core.wire.flags import StartTlsFlags
+from tlspool_core.wire.messages import StartTls
+
+FILES = 110
+START = StartTls(flags=options.SERVER | StartTlsFlags.IGNORE_REMOTEID, localid="www.example.com")
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="there is no prlimit to start a daemon with few open files")
+def test_all_sessions(hostile: Any, daemons: Callable[..., Any]) -> None:
+    """Those are fewer than the daemon may have files open for; it says so."""
+    daemon = daemons(within=("prlimit", f"--nofile={FILES}:{FILES}"))
+    greedy = type(hostile)(daemon)
+    for number in range(FILES):
+        greedy.begin(START.echo(ctlkey=os.urandom(16)), reqid=number)
+    refused = greedy.refusal()
+    assert refused.tlserrno == ErrorCode.LIMIT_REACHED
+    with Pool(daemon.path) as other:
+        assert other.ping().facilities == 1
+    greedy.vanish()
+    daemon.stop()
+    assert "fewer sessions than configured" in daemon.text
+    assert "Too many open files" not in daemon.text
