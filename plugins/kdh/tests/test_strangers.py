@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from contextvars import copy_context
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kdh_helpers import source
@@ -12,10 +13,15 @@ from tlspool_kdh import mit
 from tlspool_kdh.accounts import Realms
 from tlspool_kdh.asn1 import Ticket, decode, encode
 from tlspool_kdh.gate import KDC_UNREACHABLE, Gate, KerberosError
+from tlspool_kdh.plugin import KerberosType
 from tlspool_kdh.sessions import ServerBox
+from tlspool_kdh.sessions import box as session_box
 from tlspool_kdh.strangers import Strangers
 from tlspool_kdh.tickets import ClientTicket, Principal
 from tlspool_kdh.wallet import Tickets
+
+from tlspool_core.api import DoNAI, LocalCredential, Role, SessionContext
+from tlspool_core.testing.memory import MemoryBackend
 
 JOHN, MARY = Principal(("john",), "KDH.EXAMPLE"), Principal(("mary",), "KDH.EXAMPLE")
 REFUSED = 7  # some code of the KDC
@@ -175,3 +181,23 @@ def test_a_ticket_has_one_encoding(johns: ClientTicket, box: ServerBox) -> None:
     assert johns.ticket[:2] == b"\x61\x82"
     with pytest.raises(KerberosError, match=r"DER|malformed"):
         box.for_user(JOHN, b"\x61\x83\0" + johns.ticket[2:])
+
+
+def test_the_configuration_says_how_much_and_the_connection_who() -> None:
+    kind, unused = KerberosType(), cast("Any", None)
+    kind.configure({"realms": {"KDH.EXAMPLE": "kdh.example"}, "asks_per_peer": 7, "asks_in_all": 70})
+    local = DoNAI.parse("mary@kdh.example")
+    credential = LocalCredential(local, "kerberos", Role.BOTH, "", b'{"keytab": "FILE:/nonexistent"}')
+    context = SessionContext("server", "http", local, None, (credential,), MemoryBackend(), unused, unused, "[2001:db8::7]:443")
+
+    def begin() -> object:
+        kind.begin(context)
+        return session_box.get()
+
+    found = copy_context().run(begin)
+    assert isinstance(found, ServerBox) and found.peer_network == "2001:db8::/64"
+    assert (found.tickets.strangers.per_peer, found.tickets.strangers.in_all) == (7, 70)
+    for key in ("asks_per_peer", "asks_in_all"):
+        for wrong in (0, -1, "many", True):
+            with pytest.raises(ValueError, match=key):
+                kind.configure({key: wrong})
