@@ -111,7 +111,7 @@ def test_another_users_connections_do_not_stay(inside: Callable[..., Inside], ra
     """A silent one of theirs does not keep one of the few places."""
     site = raw(answering(OK))
     proxy = inside(site.port, limit=1)
-    silent = ["curl", "-s", "-N", "--max-time", "60", f"telnet://127.0.0.1:{proxy.port}"]
+    silent = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{proxy.port}; cat <&3; exec sleep 60"]
     with subprocess.Popen(silent, user=NOBODY, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(b"HTTP/1.1 403 ")
