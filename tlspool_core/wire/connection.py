@@ -164,7 +164,10 @@ class PoolSide(Generic[F]):
     def receive(self, data: bytes, descriptors: Sequence[F] = ()) -> Step[F]:
         """Take what one read of at most `wanted` bytes brought. Takes over the descriptors."""
         frame = self._assembler.feed(data, descriptors)
-        return Step() if frame is None else self._frame(frame)
+        return self._unfinished() if frame is None else self._frame(frame)
+
+    def _unfinished(self) -> Step[F]:
+        return Step(discard=self._assembler.excess())
 
     def guard(self) -> None:
         """PINs may come from now on: `room` and `arrived` take the place of `receive`. Raises RuntimeError in the midst of a packet."""
@@ -189,7 +192,7 @@ class PoolSide(Generic[F]):
         assert self._locked is not None
         frame = self._locked.filled(length, descriptors)
         if frame is None:
-            return Step()
+            return self._unfinished()
         try:
             return self._frame(frame)
         finally:

@@ -8,7 +8,8 @@ whose they are can be told only by whoever never reads across the end of a packe
 are left of the current one, and its user reads no more than that.
 
 Descriptors are opaque here (`F`): numbers, or objects that own one.  At most one rides on a packet; what comes beyond that, or in
-the midst of a packet, is surplus.  Surplus is handed on with its packet, for its owner to close and to refuse the packet.
+the midst of a packet, is surplus.  Surplus is handed on with its packet, for its owner to close and to refuse the packet; but whoever
+sends a packet in many pieces could pile up descriptors at the other end, so all but one go back before (`excess`).
 
 Where a packet may carry a PIN, it is read in place: into the `room` of a `LockedAssembler`, which is locked memory.
 """
@@ -77,6 +78,12 @@ class Assembler(Generic[F]):
         frame = Frame(packet, first[0] if first else None, first[1:] + self._surplus)
         self._reset()
         return frame
+
+    def excess(self) -> tuple[F, ...]:
+        """What has come with an unfinished packet beyond its own descriptor, to be closed now; one stays, for which the packet is refused."""
+        surplus = self._first[1:] + self._surplus
+        self._first, self._surplus = self._first[:1], surplus[:1]
+        return surplus[1:]
 
     def abandon(self) -> tuple[F, ...]:
         """Forget an unfinished packet; the descriptors that came with it, to be closed."""

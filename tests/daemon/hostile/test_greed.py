@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tlspool_core.client import Pool, options
+from tlspool_core.wire.codec import encode
 from tlspool_core.wire.errors import ErrorCode
 from tlspool_core.wire.flags import StartTlsFlags
-from tlspool_core.wire.messages import StartTls
+from tlspool_core.wire.messages import Packet, StartTls
 
 FILES = 110
 START = StartTls(flags=options.SERVER | StartTlsFlags.IGNORE_REMOTEID, localid="www.example.com")
@@ -33,3 +34,16 @@ def test_all_sessions(hostile: Any, daemons: Callable[..., Any]) -> None:
     daemon.stop()
     assert "fewer sessions than configured" in daemon.text
     assert "Too many open files" not in daemon.text
+
+
+def test_descriptors_of_a_packet_that_never_ends(hostile: Any) -> None:
+    """Each piece of it brings some."""
+    before = hostile.daemon.descriptors
+    ours, _ = hostile.pair()
+    packet = encode(Packet(1, 0, START))
+    for byte in packet[:300]:
+        hostile.raw(bytes([byte]), [ours.fileno()] * 4)
+    hostile.wait_until_read()
+    assert hostile.daemon.descriptors <= before + 2 + 4, "the packet's own, the one too many, and those of the last read"
+    hostile.raw(packet[300:])
+    assert hostile.refusal().tlserrno == ErrorCode.SUPERFLUOUS_SOCKET
