@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tlspool_core.wire.codec import PACKET_SIZE, decode, encode, seal
@@ -24,10 +24,12 @@ def packed(packet: Packet) -> bytes:
         return bytes(sealed.used)
 
 
+# how long an example takes says more of the machine's other work than of the codec
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Strategies = tuple[st.SearchStrategy[Packet], st.SearchStrategy[Packet]]
 
 
-@settings(max_examples=400)
+@settings(UNHURRIED, max_examples=400)
 @given(data=st.data())
 def test_round_trip_to_the_pool(packets: Strategies, data: st.DataObject) -> None:
     packet = data.draw(packets[0])
@@ -36,14 +38,14 @@ def test_round_trip_to_the_pool(packets: Strategies, data: st.DataObject) -> Non
     assert decode(raw) == packet
 
 
-@settings(max_examples=200)
+@settings(UNHURRIED, max_examples=200)
 @given(data=st.data())
 def test_round_trip_from_the_pool(packets: Strategies, data: st.DataObject) -> None:
     packet = data.draw(packets[1])
     assert decode(packed(packet), answer=True) == packet
 
 
-@settings(max_examples=500)
+@settings(UNHURRIED, max_examples=500)
 @given(st.binary(min_size=4, max_size=4), st.sampled_from([int(c) for c in Command]), st.binary(max_size=380), st.booleans())
 def test_any_bytes_give_a_packet_or_the_declared_error(numbers: bytes, command: int, body: bytes, answer: bool) -> None:
     raw = (numbers + command.to_bytes(4, "little") + body).ljust(PACKET_SIZE, b"\xff")
