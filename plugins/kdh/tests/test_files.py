@@ -106,6 +106,26 @@ def test_what_is_no_file_is_not_waited_for(realm: Any, tmp_path: Path, what: str
             Tickets().granting(source("john@KDH.EXAMPLE", **where))
 
 
+def test_a_directory_of_caches(realm: Any, tmp_path: Path) -> None:
+    """The one in use, and one that is named; neither waits for a pipe."""
+    (tmp_path / "caches").mkdir(mode=0o700)
+    name = f"DIR:{tmp_path}/caches"
+    realm.kinit(name, "mary", "sesame")
+    primary = (tmp_path / "caches" / "primary").read_text().strip()
+    for where in (name, f"DIR::{tmp_path}/caches/{primary}"):
+        assert str(Tickets().granting(source("mary@KDH.EXAMPLE", ccache=where)).client) == "mary@KDH.EXAMPLE"
+    for wrong in ("../tkt", "tkt/../../x", "other"):
+        (tmp_path / "caches" / "primary").write_text(wrong)
+        with pytest.raises(KerberosError, match="names no cache in this directory"):
+            Tickets().granting(source("mary@KDH.EXAMPLE", ccache=name))
+    (tmp_path / "caches" / "primary").unlink()
+    if primary == "tkt":  # which is meant then
+        assert Tickets().granting(source("mary@KDH.EXAMPLE", ccache=name))
+    os.mkfifo(tmp_path / "caches" / "primary")
+    with pytest.raises(KerberosError, match="is no file"):
+        Tickets().granting(source("mary@KDH.EXAMPLE", ccache=name))
+
+
 def test_nothing_stays_open(realm: Any) -> None:
     find, open_files = keytab_keys(realm.services), Path("/proc/self/fd")
     find(SERVICE, 18, None)
