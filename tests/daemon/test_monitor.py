@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, DaemonProcess, both, eventually
 from toyplugin import CLIENT, SERVER
 
-from tlspool_core.cli.status import problems
+from tlspool_core.cli.status import lines, problems
 from tlspool_core.interfaces import Measurement
 from tlspool_core.pool.config import ConfigurationError, parse_config
 from tlspool_core.pool.metrics import exposition
@@ -104,10 +104,13 @@ def test_a_reload_that_was_refused_shows(pool: DaemonProcess, path: Path) -> Non
     assert "the newest was refused" not in status_of(pool)
 
 
-def test_plugins_that_fail_are_told() -> None:
+def test_what_is_told_to_a_person_can_be_read() -> None:
     workers = [
         {"pid": 1, "reload_fault": "", "locking_fault": "", "plugins_failed": {"acme": "cannot be imported: no such file"}}
     ] * 2
+    assert list(lines({"modules": [{"name": "soft", "tokens": [{"label": "web", "slot": 3, "pin": ""}]}]})) == [
+        "modules: name soft; tokens (label web; slot 3)"
+    ]
     assert list(problems(workers)) == ["plugin acme cannot be used: it cannot be imported: no such file"]
 
 

@@ -65,8 +65,12 @@ def lines(told: Any) -> Iterator[str]:
 def _one(part: Any) -> str:
     if not isinstance(part, dict):
         return str(part)
-    texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in part.items()}
+    texts = {key: ", ".join(map(_inner, value)) if isinstance(value, list) else value for key, value in part.items()}
     return "; ".join(f"{key.replace('_', ' ')} {value}" for key, value in texts.items() if value not in _NOTHING)
+
+
+def _inner(part: Any) -> str:
+    return f"({_one(part)})" if isinstance(part, dict) else str(part)
 
 
 def problems(workers: list[dict[str, Any]]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from tlspool_core.policy.demands import DEFAULT_EXPRESSION
 from tlspool_core.policy.expression import InvalidExpression, check_expression
 from tlspool_core.policy.levels import LENIENT, STRICT, SecurityLevel
 from tlspool_core.pool.permissions import Permitted, permitted
+from tlspool_core.pool.syslog import SOCKET as SYSLOG
 from tlspool_core.pool.tomlfile import ConfigurationError, Table, TomlFile
 from tlspool_core.tls.enums import SYMMETRY, ExtensionType
 from tlspool_core.tls.padding import MAX_MULTIPLE, POWERS, Padding
@@ -97,10 +98,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """How the log is written, always to standard error."""
+    """How the log is written, to standard error or to the logger that listens at a socket."""
 
     format: str = "console"
     level: str = "info"
+    logger: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +301,19 @@ def _log(table: Table) -> LogConfig:
     made = LogConfig(
         format=table.text("format", "console", choices=("console", "json")),
         level=table.text("level", "info", choices=("debug", "info", "warning", "error")),
+        logger=_logger(table),
     )
     table.finish()
     return made
+
+
+def _logger(table: Table) -> Path | None:
+    to = table.text("to", "stderr")
+    if to in ("stderr", "syslog"):
+        return SYSLOG if to == "syslog" else None
+    if not to.startswith("/"):
+        raise table.error("to", f'must be "stderr", "syslog", or the path of a logger\'s socket, not {to!r}')
+    return Path(to)
 
 
 def _plugins(table: Table) -> PluginsConfig:

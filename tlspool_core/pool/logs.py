@@ -22,6 +22,7 @@ from contextvars import ContextVar
 from typing import Any, TextIO
 
 from tlspool_core.pool.config import LogConfig
+from tlspool_core.pool.syslog import SyslogHandler
 
 session_id: ContextVar[str] = ContextVar("tlspool_session", default="")
 
@@ -55,13 +56,19 @@ def _value(value: Any) -> str:
 
 
 class ConsoleFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00 info  [session] event key=value`."""
+    """`2026-01-31 12:00:00 info  [session] event key=value`; without time and level where the reader adds them."""
+
+    def __init__(self, *, bare: bool = False) -> None:
+        super().__init__()
+        self._bare = bare
 
     def format(self, record: logging.LogRecord) -> str:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         session = session_id.get()
         fields = "".join(f" {key}={_value(value)}" for key, value in getattr(record, "fields", {}).items())
-        line = f"{stamp} {record.levelname.lower():<7} {f'[{session}] ' if session else ''}{_escape(record.getMessage())}{fields}"
+        line = f"{f'[{session}] ' if session else ''}{_escape(record.getMessage())}{fields}"
+        if not self._bare:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+            line = f"{stamp} {record.levelname.lower():<7} {line}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line[:_MAX_LINE]
@@ -139,6 +146,10 @@ class BatchHandler(logging.Handler):
                 self.handleError(kept[0][0])
 
 
+def _formatter(config: LogConfig, *, bare: bool = False) -> logging.Formatter:
+    return JsonFormatter() if config.format == "json" else ConsoleFormatter(bare=bare)
+
+
 _handler: BatchHandler | None = None
 
 
@@ -149,17 +160,23 @@ def attach(loop: asyncio.AbstractEventLoop | None) -> None:
 
 
 def set_up(config: LogConfig, stream: TextIO | None = None) -> None:
-    """Send all logging to `stream` (standard error) in the configured form; may be called again after a reload."""
+    """Send all logging to `stream` (standard error) or to the logger, in the configured form; may be called again after a reload."""
     global _handler
     # nothing of this is written, and finding it out costs more than the rest of a line
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     if _handler is None or stream is not None:
         _handler = BatchHandler(stream if stream is not None else sys.stderr)
-        for old in root.handlers[:]:
-            root.removeHandler(old)
-        root.addHandler(_handler)
     _handler.flush()
-    _handler.setFormatter(JsonFormatter() if config.format == "json" else ConsoleFormatter())
+    _handler.setFormatter(_formatter(config))
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        if isinstance(old, SyslogHandler):
+            old.close()
+    handler: logging.Handler = _handler
+    if config.logger is not None:
+        handler = SyslogHandler(config.logger, _handler)
+        handler.setFormatter(_formatter(config, bare=True))
+    root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("tlspool").setLevel(config.level.upper())
