@@ -118,6 +118,23 @@ def test_options_for_all_of_a_site(inside: Callable[..., Inside], raw: Callable[
     assert lines == [b"OPTIONS * HTTP/1.1", b"OPTIONS / HTTP/1.1"]
 
 
+def test_as_far_as_the_request_says(inside: Callable[..., Inside], raw: Callable[..., RawSite]) -> None:
+    """RFC 9110 section 7.6.2."""
+    site = raw(answering(OK))
+    proxy = inside(site.port)
+    for method, said, seen in (
+        (b"OPTIONS", b"0", b""),
+        (b"OPTIONS", b"2", b"1"),
+        (b"OPTIONS", b"9" * 5000, b"9" * 5000),
+        (b"GET", b"0", b"0"),
+    ):
+        before = len(site.heard)
+        heard = proxy.ask(b"%s %s/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: %s\r\nConnection: close\r\n\r\n" % (method, site.url, said))
+        assert heard.startswith(b"HTTP/1.1 200 ")
+        forwarded = site.heard[before:]
+        assert (b"\r\nMax-Forwards: %s\r\n" % seen in forwarded) if seen else not forwarded
+
+
 def test_a_secret_is_neither_said_back_nor_logged(inside: Callable[..., Inside], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for line in (b"Cookie : secret", b"Proxy-Authorization : secret", b"\x0bsecret: 1"):

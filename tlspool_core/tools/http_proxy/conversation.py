@@ -32,7 +32,7 @@ from tlspool_core.tools.http_proxy import pages, problems
 from tlspool_core.tools.http_proxy.forward import Broken, Exchange, Stale, outgoing
 from tlspool_core.tools.http_proxy.rules import HTTP, HTTPS, BadTarget, Destination, Rules, Target
 from tlspool_core.tools.http_proxy.upstream import Reach, Upstream
-from tlspool_core.tools.http_proxy.wire import GUESS_TIME, Gone, Party, framing, reason, values
+from tlspool_core.tools.http_proxy.wire import GUESS_TIME, Gone, Party, framing, hops_left, reason, values
 from tlspool_core.tools.tunnel import relay
 
 _ONTHEFLY = StartTlsFlags.LOCALID_ONTHEFLY | StartTlsFlags.IGNORE_REMOTEID | StartTlsFlags.KEY_BOUND
@@ -217,6 +217,8 @@ class Conversation:
 
     async def _forward(self, request: h11.Request, errand: Errand) -> bool:
         """Have the site answer. Raises Problem, OSError."""
+        if hops_left(request) == 0:
+            return await self._show(pages.Page(200, "text/plain; charset=utf-8", b""))  # we are whom it was meant for
         via = self._office.via(errand.target)
         if any(value.split()[-1:] == [via.encode()] for value in values(request.headers, b"via")):
             raise problems.loop(errand.target)

@@ -32,6 +32,7 @@ from tlspool_core.tools.http_proxy.wire import (
     Received,
     end_to_end,
     framing,
+    hops_left,
     reason,
     settle,
     values,
@@ -63,6 +64,8 @@ def outgoing(request: h11.Request, path: bytes, host: str, via: str) -> h11.Requ
     passed = b", ".join(
         (*(value for name, value in request.headers if name == b"via"), f"{request.http_version.decode()} {via}".encode())
     )
+    if left := hops_left(request):
+        kept = [(name, b"%d" % (left - 1) if name.lower() == b"max-forwards" else value) for name, value in kept]
     fields: Fields = [(b"Host", host.encode()), *kept, (b"Via", passed), *framing(request.headers)]
     if wants_websocket(request):
         fields += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]

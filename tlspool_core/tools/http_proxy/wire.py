@@ -73,6 +73,13 @@ def end_to_end(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
     return [(name, value) for name, value in fields if name.lower() not in dropped]
 
 
+def hops_left(request: h11.Request) -> int | None:
+    """How many more may forward a request; None if it does not say, or the word does not count (RFC 9110 section 7.6.2)."""
+    said = values(request.headers, b"max-forwards")
+    counts = request.method == b"OPTIONS" and len(said) == 1 and re.fullmatch(rb"[0-9]{1,9}", said[0])
+    return int(said[0]) if counts else None
+
+
 def framing(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
     """How long the body is, to be said to the next one. Raises h11.RemoteProtocolError if that is said in two ways."""
     fields = list(fields)
