@@ -6,25 +6,23 @@ Each question has one method.  An answer that is at hand costs no task switch; o
 application is awaited under a limit.  To refuse, a method raises `Refusal`: it carries the alert for the peer (which says little)
 and the error for the application (which says why).  What is not a refusal but a fault becomes an internal error, and is logged.
 
-Which local identity a server shows: the name that the application gave, else the one that the client asks for by SNI; if there
-are both they must agree, unless the application wants to be asked (LOCALID_CHECK).  A client shows what the application names,
-else what the disclosure database gives the remote to see.
+Who we are, and how we prove it, is in `own_side`; here is what becomes of that, and of the peer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, KeyStoreError, LocalIdentity, PeerContext, Role
+from tlspool_core.interfaces import AaaDecision, AaaRequest, CredentialType, Denied, LocalIdentity, PeerContext, Role
 from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.policy.judge import claimed_identity
-from tlspool_core.pool import desks_identity, judge
-from tlspool_core.pool.credentials import OwnCredential, roles_to_show
-from tlspool_core.pool.desks import NobodyThere
+from tlspool_core.pool import judge
+from tlspool_core.pool.credentials import roles_to_show
+from tlspool_core.pool.own_side import OwnSide
 from tlspool_core.pool.peer_roles import refuse_ourselves, remote_speaks, undecided
 from tlspool_core.pool.refusal import Refusal
 from tlspool_core.tls import TlsConnection, alerts
@@ -49,7 +47,7 @@ from tlspool_core.tls.questions import (
 from tlspool_core.tls.seams import Credential, PeerCredential
 from tlspool_core.tls.settings import ClientSettings, ServerSettings, StoredSession
 from tlspool_core.wire.errors import ErrorCode, WireError
-from tlspool_core.wire.flags import LidentryFlags, StartTlsFlags
+from tlspool_core.wire.flags import StartTlsFlags
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
@@ -60,25 +58,19 @@ log = logging.getLogger("tlspool.session")
 _RESUMED_ALIKE: Final = ~int(StartTlsFlags.DETACH | StartTlsFlags.FORK)  # the flags that matter to a session that is resumed
 
 
-class Answers:
+class Answers(OwnSide):
     """For one handshake, or one exchange after it."""
 
     def __init__(self, pool: Pool, session: Session) -> None:
-        self._pool = pool
-        self._session = session
-        self._own: list[OwnCredential] = []
-        self.local: DoNAI | None = None
+        super().__init__(pool, session)
         self.remote: DoNAI | None = None
         self.peer_type: CredentialType | None = None
         self.decision = AaaDecision()
         self.failure: WireError | None = None
-        self.hint = ""
         self.resumption: Hashable = None
         self.rests_on: set[str] = set()  # URIs of keys that plugins asked for, or that a resumed session rests on
-        self._choice: desks_identity.Choice | None = None
         self._accepted: PeerContext | None = None  # of the peer, in this handshake
         self._shown_before: DoNAI | None = None  # in the session that a client resumes
-        self._approved: dict[DoNAI, DoNAI] = {}  # what the application said to identities that were proposed to it
 
     # --- before the first byte -----------------------------------------------------------------------------------------------
 
@@ -234,34 +226,6 @@ class Answers:
             client_certificate_types=engine.certificate_types,
         )
 
-    def _server_identity(self, server_name: str | None) -> DoNAI:
-        """Whom to be, as far as application and client say. Raises Refusal."""
-        wanted = self._pool.identity(self._session.request.localid)
-        asked = self._name_asked(server_name)
-        if wanted is None and asked is None:
-            raise Refusal(
-                alerts.UnrecognizedName("no name"),
-                WireError(ErrorCode.LOCALID_NOT_FOUND, "The client asked for no server name, and the application gave no localid"),
-            )
-        if wanted is None or asked is None:
-            return wanted or asked  # type: ignore[return-value] # not both are None
-        if wanted.domain == asked.domain:
-            return wanted
-        if self._session.wishes.check_localid:
-            return asked
-        raise Refusal(
-            alerts.UnrecognizedName("another name"),
-            WireError(ErrorCode.LOCALID_NOT_FOUND, f"The client asked for {asked}, the application serves {wanted}"),
-        )
-
-    def _name_asked(self, server_name: str | None) -> DoNAI | None:
-        if server_name is None:
-            return None
-        try:
-            return self._pool.identity(server_name)
-        except WireError:
-            raise alerts.UnrecognizedName("not a domain name") from None
-
     async def _choose_as_client(self, question: ChooseClientCredential) -> Sequence[Credential]:
         if self.local is not None:
             return await self._credentials(Role.CLIENT, self._pool.credentials.identity(self.local))
@@ -271,173 +235,6 @@ class Answers:
         entry = await self._settle_local(local)
         await self._accept_for(entry)
         return await self._credentials(Role.CLIENT, entry)
-
-    @property
-    def _desk_decides(self) -> bool:
-        """A program may be asked whom to be, as far as this process knows."""
-        return desks_identity.desk_for(self._pool, self._session.uid) is not None
-
-    async def _chosen_identity(self) -> DoNAI | None:
-        """Whom to be: what the application names, else what the desk chooses, else what may be disclosed. Raises WireError."""
-        remote = self._pool.identity(self._session.request.remoteid)
-        if remote is None or self._session.request.localid:
-            return self._client_identity()
-        try:
-            choice = self._choice = await desks_identity.choose(self._pool, remote, self._session.uid)
-        except NobodyThere:
-            return self._client_identity()
-        if choice is None:
-            self.hint = "no local identity was chosen"
-            return None
-        if choice.flags & LidentryFlags.NEW:
-            await desks_identity.wait_for(self._pool, choice.identity)
-        return choice.identity
-
-    @property
-    def remembers(self) -> bool:
-        """The desk wants its choice remembered if the handshake succeeds."""
-        return self._choice is not None and self._choice.selector is not None
-
-    async def remember_choice(self) -> None:
-        """The handshake has succeeded: do to the database what the desk wanted done then. Never raises."""
-        choice = self._choice
-        if choice is None or choice.selector is None:
-            return
-        try:
-            await self._pool.call("disclosure database", lambda: desks_identity.remember(self._pool.backend, choice))
-        except TlsError as error:
-            log.error("the choice of %s for %s is not remembered: %s", choice.identity, choice.selector, error)
-
-    def _client_identity(self) -> DoNAI | None:
-        """Whom to be: what the application names, or the first of what may be disclosed to the remote."""
-        wanted = self._pool.identity(self._session.request.localid)
-        if wanted is not None:
-            return wanted
-        remote = self._pool.identity(self._session.request.remoteid)
-        disclosed = self._pool.disclosed(remote) if remote is not None else ()
-        return next((identity for identity in disclosed if self._allowed(identity)), None)
-
-    def _allowed(self, identity: DoNAI) -> bool:
-        entry = self._pool.credentials.identity(identity)
-        return entry is not None and self._uid_allowed(entry)
-
-    def _uid_allowed(self, entry: LocalIdentity) -> bool:
-        return not entry.allowed_uids or self._session.uid in entry.allowed_uids
-
-    def _may_settle(self) -> bool:
-        """Whether the application can be asked, if it wants to be: after the handshake it waits for no callback."""
-        beginning = self._session.beginning
-        return not self._session.wishes.check_localid or (beginning is not None and beginning.exchange.open)
-
-    async def _settle_local(self, proposed: DoNAI) -> LocalIdentity | None:
-        """Have the application approve, and check that it may use the identity, which is returned as the database has it.
-
-        Raises Refusal or WireError.
-        """
-        chosen = proposed
-        if self._session.wishes.check_localid:
-            chosen = await self._approval(proposed)
-        if self._onthefly:
-            self._require_onthefly()
-        entry = self._pool.credentials.identity(chosen)
-        if entry is None and not self._onthefly:
-            raise Refusal(
-                alerts.UnrecognizedName("unknown here"),
-                WireError(ErrorCode.LOCALID_NOT_FOUND, f"There is no local identity {chosen} in the databases"),
-            )
-        if entry is not None and not self._uid_allowed(entry):
-            raise Refusal(
-                alerts.UnrecognizedName("not for this application"),
-                WireError(ErrorCode.LOCALID_NOT_YOURS, f"This application may not be {chosen}"),
-            )
-        self.local = chosen
-        return entry
-
-    async def _approval(self, proposed: DoNAI) -> DoNAI:
-        """Whom the application wants to be, asked once for each identity: a client that becomes the server does not ask again."""
-        if proposed not in self._approved:
-            assert self._session.beginning is not None
-            chosen = await self._session.beginning.check_localid(proposed)
-            self._approved |= {proposed: chosen, chosen: chosen}
-        return self._approved[proposed]
-
-    async def _credentials(self, role: Role, entry: LocalIdentity | None) -> list[Credential]:
-        """Credentials of our identity, whose entry was looked up just now. Raises Refusal."""
-        assert self.local is not None
-        if self._onthefly:
-            return await self._issued(self.local, role)
-        if entry is None:
-            return []
-        self._own, problems = await self._pool.credentials.usable(entry, role)
-        if self._session.key_bound:  # what is ready may have been made ready while its key was there
-            reasons = [await self.out_of_reach(own.keys) for own in self._own]
-            self._own = [own for own, reason in zip(self._own, reasons, strict=True) if not reason]
-            problems += filter(None, reasons)
-        if problems:
-            self.hint = problems[0]
-        if problems and not self._own:
-            raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, problems[0]))
-        return [own.credential for own in self._own]
-
-    @property
-    def _onthefly(self) -> bool:
-        return self._session.wishes.onthefly or (self._choice is not None and self._choice.onthefly)
-
-    def _require_onthefly(self) -> None:
-        """Raises WireError if the application may not have credentials made for it."""
-        process = self._session.process
-        if not self._pool.config.onthefly.permits(process.uid, process.groups):
-            raise WireError(
-                ErrorCode.ONTHEFLY_NOT_YOURS,
-                f"No credential is made on the fly for user {process.uid}: its configuration does not permit that",
-            )
-
-    async def _issued(self, local: DoNAI, role: Role) -> list[Credential]:
-        """Credentials made now. Raises Refusal."""
-        try:
-            self._own = await self._pool.credentials.issued(local, self._session.request.service, role)
-        except (Denied, KeyStoreError) as error:
-            raise Refusal(alerts.InternalError("credential"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, str(error))) from None
-        return [own.credential for own in self._own]
-
-    async def out_of_reach(self, keys: Collection[str]) -> str:
-        """Why one of these keys cannot be used now; empty if all can be."""
-        try:
-            for uri in keys:
-                await self._pool.reach(uri)
-        except KeyStoreError as error:
-            return str(error)
-        return ""
-
-    def keys_behind(self, connection: TlsConnection) -> frozenset[str]:
-        """URIs of the keys that our proof in this handshake rests on; after a resumption as a server, that it may have rested on."""
-        own = self.own_credential(connection.own)
-        rests_on = [own] if own is not None else self._own if connection.facts.resumed else []
-        return frozenset(uri for one in rests_on for uri in one.keys)
-
-    def own_credential(self, credential: Credential | None) -> OwnCredential | None:
-        """What we know of a credential that the engine uses for us."""
-        for own in self._own:
-            if own.credential is credential:
-                return own
-        return None
-
-    def type_of_own(self, credential: Credential | None) -> CredentialType | None:
-        """The plugin that made a credential of ours."""
-        own = self.own_credential(credential)
-        return own.type if own is not None else None
-
-    async def _sign(self, question: Sign) -> bytes:
-        """The session's own limit is the limit; if it passes, `hint` says what was waited for."""
-        kind = self.type_of_own(question.credential)
-        assert kind is not None
-        hint, self.hint = self.hint, "the key store did not sign in time"
-        try:
-            signature = await kind.sign(question.credential, question.scheme, question.content)
-        except (Denied, KeyStoreError) as error:
-            raise Refusal(alerts.InternalError("signing"), WireError(ErrorCode.CREDENTIAL_UNAVAILABLE, str(error))) from None
-        self.hint = hint
-        return signature
 
     # --- the peer's side -----------------------------------------------------------------------------------------------------
 
