@@ -6,8 +6,9 @@ import os
 
 import pytest
 
-from tlspool_core.pool.config import Limits, parse_config
+from tlspool_core.pool.config import parse_config
 from tlspool_core.pool.room import Room
+from tlspool_core.pool.settings import Limits
 from tlspool_core.wire.errors import ErrorCode, WireError
 
 MANY = 100_000  # open files

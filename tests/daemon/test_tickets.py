@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlspool_core.pool.config import TicketConfig
+from tlspool_core.pool.settings import TicketConfig
 from tlspool_core.pool.tickets import ClientSessions, Seed, TicketKeys, step
 from tlspool_core.tls.settings import StoredSession
 

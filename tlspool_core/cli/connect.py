@@ -15,7 +15,7 @@ from tlspool_core.cli.context import Context, pass_context
 from tlspool_core.cli.output import json_option, print_json
 from tlspool_core.client import PoolError, Session, StartTlsFlags, starttls_client, starttls_peer
 from tlspool_core.client import ping as ask_ping
-from tlspool_core.pool.config import SERVICE_ALPN
+from tlspool_core.pool.settings import SERVICE_ALPN
 from tlspool_core.wire.flags import InfoKind
 
 _CHUNK = 65536

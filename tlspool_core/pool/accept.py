@@ -20,9 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from tlspool_core.pool.config import Limits
 from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
+from tlspool_core.pool.settings import Limits
 
 log = logging.getLogger("tlspool.accept")
 

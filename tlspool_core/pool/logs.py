@@ -21,7 +21,7 @@ import time
 from contextvars import ContextVar
 from typing import Any, TextIO
 
-from tlspool_core.pool.config import LogConfig
+from tlspool_core.pool.settings import LogConfig
 from tlspool_core.pool.syslog import SyslogHandler
 
 session_id: ContextVar[str] = ContextVar("tlspool_session", default="")

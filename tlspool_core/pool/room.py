@@ -17,8 +17,8 @@ import os
 import resource
 from typing import Final
 
-from tlspool_core.pool.config import Limits
 from tlspool_core.pool.logs import say
+from tlspool_core.pool.settings import Limits
 from tlspool_core.wire.errors import ErrorCode, WireError
 
 log = logging.getLogger("tlspool.daemon")

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from tlspool_core.pool.config import TicketConfig
+from tlspool_core.pool.settings import TicketConfig
 from tlspool_core.tls.settings import StoredSession
 
 _EPOCH = struct.Struct("!Q")
