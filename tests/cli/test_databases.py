@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,12 @@ def test_what_is_wrong_is_refused_and_changes_nothing(
 ) -> None:
     run("localid", *arguments, fails=words, stdin=b"plastic")
     assert databases.generation() == 0 or localid(databases, WWW) is None
+
+
+def test_a_key_is_no_file(run: Run) -> None:
+    """Whoever names one is told, before the pool tells whoever connects."""
+    result = run("localid", "add", str(WWW), "--type", "wordless", "--key", "server.key")
+    assert "Note: no key store that is installed finds 'server.key'" in result.stderr
 
 
 def test_rules_are_set_and_cleared(run: Run, databases: MemoryBackend) -> None:
@@ -303,10 +310,14 @@ def test_what_is_no_document_is_refused(run: Run, text: str) -> None:
 
 
 def test_check_finds_what_cannot_be_used(run: Run, filled: MemoryBackend) -> None:
-    result = run("db", "check", fails="2 entries cannot be used")
+    result = run("db", "check", fails="3 entries cannot be used")
     assert "disclose @.example.net: there is no local identity john@example.com" in result.stdout
+    assert "no key store that is installed finds 'k:1'" in result.stdout
+    entry = localid(filled, DoNAI("example.com", "Jürgen"))
+    assert entry is not None
     with filled.write() as writer:
         writer.delete_disclose("@.example.net")
+        writer.put_localid(replace(entry, credentials=tuple(replace(each, key_uri="") for each in entry.credentials)))
     assert "good: 1 local identities" in run("db", "check").stdout
     with filled.write() as writer:
         writer.put_trust(TrustRecord(b"k", "unheard", expression="T&"))

@@ -17,7 +17,7 @@ import click
 
 from tlspool_core.cli.terminal import ask_anywhere, printable
 from tlspool_core.identity import DoNAI, Selector
-from tlspool_core.interfaces import ConfigBackend, ConfigError, CredentialType, Key, KeyStoreError, PinRequest
+from tlspool_core.interfaces import ConfigBackend, ConfigError, CredentialType, Key, KeyStore, KeyStoreError, PinRequest
 from tlspool_core.pool.config import PoolConfig, default_path, load_config
 from tlspool_core.pool.tomlfile import suggestion
 from tlspool_core.registry import Registry
@@ -85,10 +85,9 @@ class Context:
 
     def with_key(self, uri: str, use: Callable[[Key], Awaitable[T]]) -> T:
         """See `CliContext`. Raises KeyStoreError, ConfigError."""
-        scheme = uri.partition(":")[0]
-        store = next((one for one in self.registry.key_stores.values() if scheme in one.uri_schemes), None)
+        store = self._key_store(uri)
         if store is None:
-            raise KeyStoreError(f"no key store is installed for {scheme!r} URIs")
+            raise KeyStoreError(self.key_fault(uri))
 
         async def main() -> T:
             try:
@@ -101,6 +100,18 @@ class Context:
                 await store.stop()
 
         return asyncio.run(main())
+
+    def key_fault(self, uri: str) -> str:
+        """Why no key can be at a URI, whether it is there now or not; empty if one can be."""
+        if self._key_store(uri) is not None:
+            return ""
+        schemes = sorted(f"{scheme}:" for store in self.registry.key_stores.values() for scheme in store.uri_schemes)
+        begin = f", as URIs of keys begin with {' or '.join(schemes)}" if schemes else ""
+        return f"no key store that is installed finds {uri!r}{begin}"
+
+    def _key_store(self, uri: str) -> KeyStore | None:
+        scheme, colon, _ = uri.partition(":")
+        return next((store for store in self.registry.key_stores.values() if colon and scheme in store.uri_schemes), None)
 
     # --- databases
 

@@ -12,6 +12,7 @@ import click
 
 from tlspool_core.cli.context import Context, pass_context
 from tlspool_core.cli.documents import DocumentError, Entries, build_document, parse_document
+from tlspool_core.cli.output import printable
 from tlspool_core.interfaces import ConfigWriter
 from tlspool_core.policy.demands import spell_key
 from tlspool_core.policy.expression import InvalidExpression, parse_expression
@@ -122,6 +123,8 @@ def _types(context: Context, entries: Entries) -> Iterator[str]:
         for credential in local.credentials:
             if credential.type not in known:
                 yield f"localid {local.identity}: no plugin for credentials of type {credential.type} is installed"
+            if credential.key_uri and (fault := context.key_fault(credential.key_uri)):
+                yield f"localid {local.identity}: {printable(fault)}"
     for record in entries.trust:
         if record.type not in known:
             yield f"trust {spell_key(record.key)}: no plugin for type {record.type} is installed"

@@ -120,6 +120,8 @@ def add(
         writer.put_localid(_changed(replace(entry, credentials=credentials), expression, uids))
     if public:
         click.echo(f"{name}: {printable(context.summary(kind.name, public))}", err=True)
+    if key_uri and (fault := context.key_fault(key_uri)):
+        click.echo(f"Note: {printable(fault)}", err=True)
 
 
 def _public(kind: CredentialType, file: BinaryIO | None) -> bytes:
