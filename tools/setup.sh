@@ -99,7 +99,7 @@ case $target in
             krb5kdc=krb5-kdc kadmin.local=krb5-admin-server kinit=krb5-user freeradius=freeradius chromium=chromium \
             mandoc=mandoc groff=groff-base pinentry-tty=pinentry-tty systemd-analyze=systemd \
             /usr/lib/postgresql=postgresql slapd=slapd ldapwhoami=ldap-utils dovecot=dovecot-imapd \
-            /usr/lib/dovecot/pop3=dovecot-pop3d /usr/lib/dovecot/managesieve=dovecot-managesieved \
+            unbound=unbound /usr/lib/dovecot/pop3=dovecot-pop3d /usr/lib/dovecot/managesieve=dovecot-managesieved \
             postfix=postfix prosody=prosody
         bogo_packages
         install_project

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # for toyplugin, which the daemons import too, and for this module
 ROOT = HERE.parent.parent
 _RUN = "import sys, pathlib; from tlspool_core.pool.daemon import serve; sys.exit(serve(pathlib.Path(sys.argv[1])))"
-INSTALLED = ("x509", "pkcs11", "lmdb", "srp", "openpgp", "kdh", "radius", "rawkey", "ldap")
+INSTALLED = ("x509", "pkcs11", "lmdb", "srp", "openpgp", "kdh", "radius", "rawkey", "dane", "ldap")
 
 DEFAULTS = f"""
 [plugins]
