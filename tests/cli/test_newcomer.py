@@ -47,6 +47,24 @@ def test_a_mistake_is_explained(tmp_path: Path, arguments: tuple[str, ...], word
     assert "Traceback" not in text and "Errno" not in text
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[config]\nbackend = "lmbd"\n', "config.backend: 'lmbd' is not installed; did you mean 'lmdb'?"),
+        ('[plugins]\nrequired = ["nothing"]\n', "nothing is not installed"),
+        ("[credential.x509]\nisuing_key = 'x'\n", "isuing_key"),
+        ("[keystore.pkcs12]\nx = 1\n", "keystore: 'pkcs12' is not installed"),
+    ],
+)
+def test_a_check_finds_what_would_keep_the_pool_from_starting(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "tlspool.toml"
+    file.write_text(text)
+    status, said_text = said("serve", "--check", "--config", str(file), home=tmp_path)
+    assert status and words in said_text, said_text
+    file.write_text("")
+    assert said("serve", "--check", "--config", str(file), home=tmp_path) == (0, f"{file}: the configuration is good\n")
+
+
 def test_advice_is_given_once(tmp_path: Path) -> None:
     assert said("ping", home=tmp_path)[1].count("\n") == 1
 

@@ -25,7 +25,11 @@ def serve(path: Path | None, check: bool) -> None:
     path = path or default_path()
     try:
         if check:
-            click.echo(f"{load_config(path).name}: the configuration is good")
+            config = load_config(path)
+            from tlspool_core.pool.plugins import PluginSet
+
+            PluginSet(config).configure(config)
+            click.echo(f"{config.name}: the configuration is good")
             return
         from tlspool_core.pool.daemon import serve as run  # the daemon's modules are not needed for a check
 
