@@ -35,6 +35,21 @@ def chain(pki: Any) -> list[bytes]:
     return [middle.issue("example.com", "john@example.com", name="example.com").der, middle.der, root.der]
 
 
+def test_a_certificate_is_remembered_unless_it_is_absurdly_large(pki: Any) -> None:
+    """Whoever sends certificates without end must not fill the memory."""
+    root = pki.root()
+    usual, large = root.issue("example.com").der, root.issue(*[f"h{number}.example.com" for number in range(1000)]).der
+    assert len(large) > 10_000
+
+    def twice(der: bytes) -> tuple[object, object]:
+        return examine(_entries([der])).leaf, examine(_entries([der])).leaf
+
+    first, second = twice(usual)
+    assert first is second
+    first, second = twice(large)
+    assert first is not second
+
+
 def _entries(ders: list[bytes]) -> list[CertificateEntry]:
     return [CertificateEntry(der) for der in ders]
 

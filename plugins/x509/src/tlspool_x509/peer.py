@@ -30,6 +30,7 @@ from tlspool_x509.keys import is_pss, key_fault, public_key_of, usage_fault
 from tlspool_x509.names import Names
 
 CERTIFICATE_TYPE = 0  # IANA registry "TLS Certificate Types"
+_REMEMBERED = 8192  # bytes of a certificate at the most; strangers send others, up to what a handshake may bring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ def examine(
     if len(entries) > MAX_CHAIN:
         raise BadCertificate(f"a chain of {len(entries)} certificates, more than {MAX_CHAIN}")
     try:
-        chain = tuple([_known(entry.data) for entry in entries])
+        chain = tuple([(_known if len(entry.data) <= _REMEMBERED else parse_certificate)(entry.data) for entry in entries])
     except Malformed as error:
         raise BadCertificate(str(error)) from None
     leaf = chain[0]
