@@ -48,6 +48,13 @@ def test_refusals_reach_the_application_and_the_peer(daemon: DaemonProcess, serv
     eventually(lambda: reason in daemon.text)
 
 
+def test_they_know_whom_a_client_is_to_be(daemon: DaemonProcess) -> None:
+    """Though it shows itself only after the server was accepted."""
+    outcomes = both(daemon.pool, daemon.pool, {"localid": SERVER}, {"remoteid": SERVER, "service": "named"})
+    assert isinstance(outcomes[1], PoolError)
+    assert outcomes[1].text == f"authentication by site: {CLIENT} goes to {SERVER}"
+
+
 @pytest.mark.parametrize(("service", "cause"), [("short", "session timeout"), ("idle", "idle timeout")])
 def test_limits_are_kept(daemon: DaemonProcess, service: str, cause: str) -> None:
     server, client = both(daemon.pool, daemon.pool, {"localid": SERVER, "service": service}, {"remoteid": SERVER})

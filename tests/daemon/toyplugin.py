@@ -57,6 +57,8 @@ class Site(Aaa):
     async def authorize(self, request: AaaRequest) -> AaaDecision:
         if request.service == "closed":
             raise Denied(f"closed to {request.remote_identity} of type {request.credential_type}")
+        if request.service == "named" and request.role == "client":
+            raise Denied(f"{request.local_identity} goes to {request.remote_identity}")
         if request.service == "broken":
             raise RuntimeError("a fault of the plugin")
         if request.service == "silent":

@@ -23,7 +23,7 @@ class AaaRequest:
     session_id: str
     role: str
     service: str
-    local_identity: DoNAI | None
+    local_identity: DoNAI | None  # a client's: whom it will be if asked; for another that is chosen then, there is another request
     remote_identity: DoNAI | None
     credential_type: str
     peer_address: str
