@@ -54,6 +54,7 @@ def test_a_mistake_is_explained(tmp_path: Path, arguments: tuple[str, ...], word
         ('[plugins]\nrequired = ["nothing"]\n', "nothing is not installed"),
         ("[credential.x509]\nisuing_key = 'x'\n", "isuing_key"),
         ("[keystore.pkcs12]\nx = 1\n", "keystore: 'pkcs12' is not installed"),
+        ('[tls]\ngroups = ["X25518"]\n', "tls.groups: 'X25518' is not known"),
     ],
 )
 def test_a_check_finds_what_would_keep_the_pool_from_starting(tmp_path: Path, text: str, words: str) -> None:

@@ -26,9 +26,12 @@ def serve(path: Path | None, check: bool) -> None:
     try:
         if check:
             config = load_config(path)
+            from tlspool_core.pool.engine import named_settings
             from tlspool_core.pool.plugins import PluginSet
 
-            PluginSet(config).configure(config)
+            plugins = PluginSet(config)
+            plugins.configure(config)
+            named_settings(config, plugins.registry.credential_types.values())
             click.echo(f"{config.name}: the configuration is good")
             return
         from tlspool_core.pool.daemon import serve as run  # the daemon's modules are not needed for a check

@@ -72,6 +72,22 @@ def _narrow(configured: Sequence[int], wishes: Iterable[Sequence[int]]) -> tuple
     return left
 
 
+def named_settings(config: PoolConfig, types: Iterable[CredentialType]) -> dict[str, Any]:
+    """What [tls] names, of what the engine and the plugins have. Raises ConfigurationError for a name that nothing has."""
+    tls, parts = config.tls, [kind.engine_parts for kind in types]
+    suites: list[CipherSuite] = [suite for part in parts for suite in part.cipher_suites]
+    schemes: list[SignatureScheme] = [scheme for part in parts for scheme in part.signature_schemes]
+    suite_codes = {suite.name: suite.code for suite in (*CORE_SUITES.values(), *suites)}
+    scheme_codes = {scheme.name: scheme.code for scheme in (*CORE_SCHEMES.values(), *schemes)}
+    return {
+        "cipher_suites": _codes(config, "cipher_suites", tls.cipher_suites, suite_codes),
+        "groups": _codes(config, "groups", tls.groups, {group.name: group.code for group in GROUPS.values()}),
+        "signature_schemes": _codes(config, "signature_schemes", tls.signature_schemes, scheme_codes),
+        "extra_suites": tuple(suites),
+        "extra_schemes": tuple(schemes),
+    }
+
+
 class Engine:
     """Makes settings; one for each configuration."""
 
@@ -98,19 +114,10 @@ class Engine:
         return tuple(sorted(set(codes), key=lambda code: (code != _UNSAID, codes.index(code))))
 
     def _common_settings(self) -> dict[str, Any]:
-        config, tls = self._config, self._config.tls
-        suites: list[CipherSuite] = [suite for kind in self._types for suite in kind.engine_parts.cipher_suites]
-        schemes: list[SignatureScheme] = [scheme for kind in self._types for scheme in kind.engine_parts.signature_schemes]
+        tls = self._config.tls
         forms: list[CertificateForm] = [form for kind in self._types for form in kind.engine_parts.certificate_forms]
-        suite_codes = {suite.name: suite.code for suite in (*CORE_SUITES.values(), *suites)}
-        scheme_codes = {scheme.name: scheme.code for scheme in (*CORE_SCHEMES.values(), *schemes)}
-        return {
+        return named_settings(self._config, self._types) | {
             "versions": tuple(_VERSIONS[version] for version in tls.versions),
-            "cipher_suites": _codes(config, "cipher_suites", tls.cipher_suites, suite_codes),
-            "groups": _codes(config, "groups", tls.groups, {group.name: group.code for group in GROUPS.values()}),
-            "signature_schemes": _codes(config, "signature_schemes", tls.signature_schemes, scheme_codes),
-            "extra_suites": tuple(suites),
-            "extra_schemes": tuple(schemes),
             "extra_forms": tuple(forms),
             "certificate_compression": tls.certificate_compression,
             "padding": tls.padding,
