@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -427,6 +428,29 @@ def test_a_client_is_asked_later_who_it_is(world: World) -> None:
             server.renegotiate(remoteid="mary@example.com")
         assert caught.value.code == ErrorCode.REMOTEID_REFUSED
         assert server.plaintext.recv(1) == client.plaintext.recv(1) == b""
+
+
+def test_changed_key_stores_hold_after_a_reload_and_wrong_ones_change_nothing(world: World) -> None:
+    daemon, before = world.daemon, world.daemon.config.read_text()
+
+    def reload(text: str, says: str) -> None:
+        told = daemon.text.count(says)
+        daemon.config.write_text(text)
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: daemon.text.count(says) > told)
+        wishes = {"localid": SERVER, "flags": StartTlsFlags.IGNORE_REMOTEID | StartTlsFlags.IGNORE_CACHES}
+        for end in both(daemon.pool, daemon.pool, wishes, {"remoteid": SERVER}):
+            end.close()
+
+    try:
+        reload(before.replace('name = "soft"', "timeout = -1"), 'configuration not changed reason="[keystore.pkcs11]: ')
+        # the key store's section is in order, but not what the pool finds wrong after it
+        reload(before.replace('name = "soft"', 'name = "odd"') + '\n[tls]\ngroups = ["P-999"]\n', "configuration not changed")
+        reload(before.replace('name = "soft"', 'name = "hard"'), "module hard: worker")
+    finally:
+        reload(before, "module soft: worker")
+    assert "module odd" not in daemon.text
+    assert "need a restart" not in daemon.text
 
 
 def test_before_a_client_says_later_who_it_is_the_server_must_be_acceptable_still(world: World) -> None:

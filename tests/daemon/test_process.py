@@ -224,9 +224,10 @@ def test_reload_applies_what_is_good_and_keeps_the_old_otherwise(daemons: Daemon
     assert {line["event"] for line in lines} >= {"configuration read anew", "established"}
     established = next(line for line in lines if line["event"] == "established")
     assert established["session"] and established["remote"] in (CLIENT, SERVER)
-    daemon.configure(f"workers = 7\n---\n[[socket]]\npath = '{daemon.path}2'\n")
+    daemon.configure(f"workers = 7\n---\n[[socket]]\npath = '{daemon.path}2'\n[keystore.software]\nmodules = ['new']\n")
     daemon.signal(signal.SIGHUP)
     eventually(lambda: "some changes need a restart" in daemon.text)
+    assert "sections=keystore.software,sockets,workers" in daemon.text
 
 
 def test_credentials_are_made_anew_once_the_tokens_were_looked_at() -> None:

@@ -76,6 +76,15 @@ class KeyStore(ABC):
         Raises ValueError for a fault in the section, KeyStoreError if the store cannot be used as things are.
         """
 
+    def configure(self, settings: Mapping[str, Any]) -> bool:
+        """Take the section anew at a reload, if it has changed; whether it can. What follows from it is for `rescan`, which comes next.
+
+        Must not block. Raises ValueError for a fault in the section; then all of the old configuration stays in force. If another
+        section has a fault, it is called once more, with what was before. The default takes no changes: the pool's log then says that a
+        restart is needed.
+        """
+        return False
+
     @abstractmethod
     async def find(self, uri: str) -> Key:
         """The one private key that the URI names, if it is there now. Raises KeyStoreError if there is none, more than one, or no login."""
@@ -121,7 +130,7 @@ class KeyStore(ABC):
 
     @abstractmethod
     async def rescan(self) -> None:
-        """Look for tokens anew (SIGHUP, or a token that was inserted)."""
+        """Look for tokens anew (SIGHUP, or a token that was inserted), by the settings of today."""
 
     @abstractmethod
     async def stop(self) -> None: ...

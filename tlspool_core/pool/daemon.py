@@ -157,13 +157,15 @@ class Daemon:
         self._plugins.check(config)
         self._plugins.configure(config)
         try:
+            fixed = self._plugins.configure_stores(config)
             self._pool.configure(config)
         except ConfigurationError:
             self._plugins.configure(self._config)
+            self._plugins.configure_stores(self._config)
             raise
         self._acceptor.limits = config.limits
         logs.set_up(config.log)
-        fixed = [key for key in _RESTART_ONLY if getattr(config, key) != getattr(self._config, key)]
+        fixed += [key for key in _RESTART_ONLY if getattr(config, key) != getattr(self._config, key)]
         if config.aaa.settings != self._config.aaa.settings:
             fixed.append("aaa.NAME")
         if fixed:

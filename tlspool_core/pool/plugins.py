@@ -47,7 +47,7 @@ class PluginSet:
         self._sections: dict[str, Mapping[str, Any]] = {}
         self._backend: ConfigBackend | None = None
         self._started_aaa: list[Aaa] = []
-        self._started_stores: list[str] = []
+        self._started_stores: dict[str, Mapping[str, Any]] = {}  # with their sections
         self.check(config)
 
     def check(self, config: PoolConfig) -> None:
@@ -101,6 +101,26 @@ class PluginSet:
                 raise ConfigurationError(f"[credential.{name}]: {error}") from error
         self._sections = dict(sections)
 
+    def configure_stores(self, config: PoolConfig) -> list[str]:
+        """Hand key stores their sections that have changed, for the rescan that follows; the sections that need a restart.
+
+        Raises ConfigurationError; what was handed out by then is taken back by handing out the old configuration.
+        """
+        restart = []
+        for name in self.registry.key_stores:
+            section, before = config.keystores.get(name, {}), self._started_stores.get(name, {})
+            if section == before:
+                continue
+            try:
+                taken = name in self._started_stores and self.registry.key_stores[name].configure(section)
+            except ValueError as error:
+                raise ConfigurationError(f"[keystore.{name}]: {error}") from error
+            if taken:
+                self._started_stores[name] = section
+            else:
+                restart.append(f"keystore.{name}")
+        return restart
+
     # --- start and stop ------------------------------------------------------------------------------------------------------
 
     async def start(self, config: PoolConfig) -> Plugins:
@@ -117,15 +137,15 @@ class PluginSet:
         return Plugins(backend, registry, registry.credential_types, registry.key_stores, registry.aaa)
 
     async def _start_store(self, name: str, config: PoolConfig) -> None:
-        store = self.registry.key_stores[name]
+        store, section = self.registry.key_stores[name], config.keystores.get(name, {})
         try:
-            await store.start(config.keystores.get(name, {}), self._ask_pin)
+            await store.start(section, self._ask_pin)
         except ValueError as error:
             raise ConfigurationError(f"[keystore.{name}]: {error}") from error
         except KeyStoreError as error:
             say(log, logging.ERROR, "key store cannot be used", store=name, reason=error)
             return
-        self._started_stores.append(name)
+        self._started_stores[name] = section
 
     async def _ask_pin(self, request: PinRequest) -> Secret | None:
         """What key stores call; by then there may be a desk to ask."""
@@ -154,7 +174,7 @@ class PluginSet:
     async def stop(self) -> None:
         """Stop what was started."""
         aaa, stores = self._started_aaa, self._started_stores
-        self._started_aaa, self._started_stores = [], []
+        self._started_aaa, self._started_stores = [], {}
         for plugin in aaa:
             await self._have(plugin.name, plugin.stop, "plugin does not stop", 5.0)
         for name in stores:

@@ -169,7 +169,7 @@ class Module:
     async def _launch(self) -> WorkerClient:
         wait = self._delay()
         if self._stopped:
-            raise KeyStoreError(f"module {self.name}: the key store was stopped")
+            raise KeyStoreError(f"module {self.name} was stopped, or is configured no more")
         if wait > _PATIENCE:
             raise KeyStoreError(f"module {self.name} is down ({self.last_error}); the next try is in {wait:.0f} seconds")
         await asyncio.sleep(max(wait, 0))
@@ -213,6 +213,12 @@ class Module:
             worker.end("it was replaced")
             await worker.closed()
 
+    async def leave(self) -> None:
+        """It is configured no more: let the worker finish what it was asked, within its time limit, and end all processes."""
+        if self._current is not None:
+            await self._current.drained(self.settings.timeout)
+        await self.stop()
+
     async def stop(self) -> None:
         """End all processes."""
         self._stopped = True
@@ -220,7 +226,7 @@ class Module:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         if self._current is not None:
-            self._current.end("the key store was stopped")
+            self._current.end("its module was stopped, or is configured no more")
             await self._current.closed()
         for task in list(self._retiring):
             task.cancel()

@@ -25,6 +25,7 @@ from tlspool_pkcs11.library import CKO_CERTIFICATE, CKO_DATA, CKO_PRIVATE_KEY, C
 from tlspool_pkcs11.login import PinKeeper
 from tlspool_pkcs11.lookup import NOT_THERE, Found, Lookup, token_uri
 from tlspool_pkcs11.module import Module, log
+from tlspool_pkcs11.settings import ModuleSettings
 from tlspool_pkcs11.uri import InvalidUri, Pkcs11Uri, parse_uri
 
 
@@ -35,6 +36,7 @@ class Pkcs11Store(KeyStore):
     uri_schemes = ("pkcs11",)
 
     def __init__(self) -> None:
+        self._settings: Sequence[ModuleSettings] = ()
         self._modules: tuple[Module, ...] = ()
         self._complaints: Sequence[str] = ()
         self._lookup: Lookup | None = None
@@ -44,11 +46,28 @@ class Pkcs11Store(KeyStore):
 
         Raises ValueError naming the key of the configuration that is wrong.
         """
-        vendors, self._complaints = vendor_rows()
-        modules = configured_modules(settings, vendors, default_rows())
+        self.configure(settings)
         self._lookup = Lookup(PinKeeper(ask_pin))
-        self._modules = tuple(Module(module) for module in modules)
+        self._adopt_settings()
         await self._all(Module.first_worker)
+
+    def configure(self, settings: Mapping[str, Any]) -> bool:
+        """See which modules there shall be, from the next `rescan` on. Raises ValueError naming the key that is wrong."""
+        vendors, complaints = vendor_rows()
+        self._settings = configured_modules(settings, vendors, default_rows())
+        self._complaints = complaints
+        return True
+
+    def _adopt_settings(self) -> Sequence[Module]:
+        """Have the modules that there shall be; those that shall be no more. One that keeps its name goes on with its new settings."""
+        before = {module.name: module for module in self._modules}
+        modules = []
+        for settings in self._settings:
+            module = before.pop(settings.name, None) or Module(settings)
+            module.settings = settings
+            modules.append(module)
+        self._modules = tuple(modules)
+        return tuple(before.values())
 
     async def _all(self, do: Callable[[Module], Awaitable[object]]) -> None:
         """Do something with every module; what fails is logged, and left for later."""
@@ -175,9 +194,17 @@ class Pkcs11Store(KeyStore):
         return [each for module in self._modules for each in module.measurements()]
 
     async def rescan(self) -> None:
-        """Start fresh workers beside the present ones and swap; permits one PIN that is new at tokens that had a wrong one."""
-        self._ready.keeper.permit()
+        """Start fresh workers beside the present ones and swap, with the settings of today; modules that are configured no more end.
+
+        Permits one PIN that is new at tokens that had a wrong one.
+        """
+        keeper = self._ready.keeper
+        leaving = self._adopt_settings()
+        if not any(module.settings.remember_pin for module in self._modules):
+            keeper.forget()
+        keeper.permit()
         await self._all(Module.rescan)
+        await asyncio.gather(*(module.leave() for module in leaving))
 
     async def stop(self) -> None:
         """End all workers and wipe PINs."""
