@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -74,7 +76,10 @@ smtpd_tls_key_file = {own}/server.key
 """)
     service = Service(own, ports["smtp"], [str(POSTFIX), "-c", str(own), "start-fg"])
     service.ports.update(ports)
+    master = int((own / "spool" / "pid" / "master.pid").read_text())  # a session of its own, below the script that we have started
     yield service
+    os.kill(master, signal.SIGTERM)  # ends all that it has started
+    service.process.wait(20)
     service.stop()
 
 
