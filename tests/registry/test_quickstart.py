@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tlspool_core.cli.skeleton import FILES, make_skeleton
 from tlspool_core.testing.keys import public_der
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "quickstart-plugin-author.md"
@@ -84,3 +85,48 @@ def test_it_is_used_by_the_commands_on_the_page(site: Path) -> None:
     wrong = run(site, "trust", "add", "--type", "namedkey", str(site / "tlspool.toml"))
     assert wrong.returncode != 0
     assert "Traceback" not in wrong.stderr
+
+
+# --- the same to start from -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_program_writes_is_what_the_page_has() -> None:
+    files = list(FILES.iterdir())
+    assert len(files) == 3
+    for file in files:
+        assert file.read_text() == code_of(file.name.removesuffix(".txt"))
+
+
+def test_a_plugin_of_another_name_works(site: Path, tmp_path: Path) -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", "from tlspool_core.cli import main; main()", "plugins", "--new", "acmecard"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PAGE.parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert made.stdout.split() == [
+        f"tlspool-acmecard/{name}" for name in ("pyproject.toml", "test_acmecard.py", "tlspool_acmecard.py")
+    ]
+    source, target = tmp_path / "tlspool-acmecard", tmp_path / "target"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--target", str(target), str(source)], check=True, timeout=100)
+    assert "credential type acmecard, predicate T for acmecard" in run(target, "plugins").stdout
+    (target / "test_acmecard.py").write_text((source / "test_acmecard.py").read_text())
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_acmecard.py"]
+    done = subprocess.run(tests, cwd=target, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["", "Acme", "acme-card", "../acme", "1acme", "a" * 32])
+def test_names_that_are_none(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no name for a plugin"):
+        make_skeleton(name, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    with pytest.raises(FileExistsError):
+        make_skeleton("acme", tmp_path / "made")

@@ -1,0 +1,34 @@
+"""A plugin to start from: the one of the quick start for plugin authors, under a name of its author's.
+
+It is complete: `pip install` puts it into the pool's environment, and its tests pass.  What its author replaces first is `parse`, then
+`examine` and the predicate.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+FILES: Final = Path(__file__).with_name("plugin_to_start_from")
+_OURS: Final = "namedkey"
+_NAME: Final = re.compile(r"[a-z][a-z0-9]{1,30}").fullmatch
+
+
+def make_skeleton(name: str, directory: Path) -> list[Path]:
+    """Write a distribution for a credential type of this name into a directory that is not there yet; the files.
+
+    Raises ValueError for a name that cannot be one, OSError if the directory cannot be made.
+    """
+    if not _NAME(name):
+        raise ValueError(f"{name!r} is no name for a plugin: a letter, and up to thirty letters and digits, all small")
+    directory.mkdir(parents=True)
+    made = []
+    for source in sorted(FILES.glob("*.txt")):
+        text = source.read_text()
+        for ours, theirs in ((_OURS, name), ("NamedKey", name.capitalize()), ("named key", f"{name} credential")):
+            text = text.replace(ours, theirs)
+        target = directory / source.name.removesuffix(".txt").replace(_OURS, name)
+        target.write_text(text)
+        made.append(target)
+    return made
