@@ -257,6 +257,14 @@ def test_another_certificate_of_a_user(dane: Dane, site: Site) -> None:
     assert dane.establish(peer_context(peer=peer, wanted=JOHN, identities=(JOHN,), offered_role="client")).verdict is Verdict.FALSE
 
 
+@pytest.mark.parametrize("wanted", ["mary@other.example", "signed.example", "other.example"])
+def test_a_record_of_one_identity_vouches_for_no_other(dane: Dane, site: Site, wanted: str) -> None:
+    """A certificate with a record at one of its identities, and a wanted one whose domain it also claims."""
+    peer, identities = Peer(entries=[CertificateEntry(site.user.der)]), (JOHN, DoNAI.parse("other.example"))
+    context = peer_context(peer=peer, wanted=DoNAI.parse(wanted), identities=identities, offered_role="client")
+    assert dane.establish(context).verdict is Verdict.FALSE
+
+
 def test_the_name_of_a_users_record() -> None:
     """The example of RFC 8162 section 3 and RFC 7929 section 3."""
     hashed = "c93f1e400f26708f98cb19d936620da35eec8f72e57f9eec01c1afd6"

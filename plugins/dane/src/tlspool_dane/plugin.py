@@ -55,8 +55,11 @@ class Dane(Predicate):
         return self._look(f"_{port}._{protocol}.{domain}.", "TLSA", chain, server_path(domain))
 
     def _client(self, context: PeerContext, chain: Sequence[bytes]) -> Finding:
-        identity = context.wanted if context.wanted in context.identities else next(iter(context.identities), None)
-        if identity is None or identity.user is None:
+        # the one that is believed in the end: a certificate can claim one with a record beside others without
+        identity = context.wanted or next(iter(context.identities), None)
+        if identity is None or identity not in context.identities:
+            return Finding(Verdict.FALSE, "the peer does not claim the identity that was asked for")
+        if identity.user is None:
             return Finding(Verdict.FALSE, "only users have records as clients")
         return self._look(smimea_name(identity), "SMIMEA", chain, client_path())
 
