@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tlspool_core.pool import relay
+from tlspool_core.pool import relay_carry
 from tlspool_core.pool.logs import ConsoleFormatter
 
 
@@ -40,7 +40,7 @@ def test_it_is_logged_by_the_name_of_its_session(
     def fails(*_: object) -> None:
         raise LookupError("this one")
 
-    monkeypatch.setattr(relay, "open_batch" if direction == "in" else "seal_batch", fails)
+    monkeypatch.setattr(relay_carry, "open_batch" if direction == "in" else "seal_batch", fails)
     case, other = bench.case(name="cafe-1"), bench.case(name="cafe-2")
 
     async def run() -> None:

@@ -3,14 +3,13 @@
 Theory of operation
 -------------------
 A relay is a handful of references and two descriptors that the event loop watches; it has no task, and no buffer while it is idle.
-When a descriptor is ready, one batch is moved: read into the shared buffer, sealed or opened into the other, written.  Then the
-loop goes to whoever is ready next, so that all get their turn.
+When a descriptor is ready, one batch is moved (see `relay_carry`).  Then the loop goes to whoever is ready next, so that all get
+their turn.
 
 Back-pressure: what a descriptor does not take is kept (`_to_plain`, `_to_cipher`), and until it has gone, the descriptor that it
 came from is not read.  The size of a batch follows what was taken last, so that what is kept is small where the reader is slow.
 
-Bulk data goes through `tls.bulk`; all other records, one at a time, through `TlsConnection.receive`, in the order of their coming.
-What it has to say (answers to KeyUpdate, alerts) is sent at once.  If it asks a question, reading stops until `resume`.
+What the connection has to say (answers to KeyUpdate, alerts) is sent at once.  If it asks a question, reading stops until `resume`.
 
 Halves: end of input from the application becomes close_notify and the end of our TCP half; close_notify becomes the end of
 input for the application.  When both halves are through, the relay ends.  A connection that fails ends both halves: its alert is
@@ -23,54 +22,33 @@ A relay ends in one place, `_finish`, which closes what is still open and calls 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from collections.abc import Callable
 from typing import Final
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool.linger import linger
+from tlspool_core.pool.relay_carry import NOTHING, Carrying
 from tlspool_core.pool.relay_commons import BATCH, commons_of
 from tlspool_core.pool.relay_ends import SocketEnd, plain_end
-from tlspool_core.pool.relay_pace import STREAM, Pace
-from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE, Watched
-from tlspool_core.tls.bulk import complete_record, open_batch, seal_batch, sealed_capacity
+from tlspool_core.pool.relay_pace import Pace
+from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE
 from tlspool_core.tls.connection import TlsConnection
 from tlspool_core.tls.questions import AnyQuestion
 
-_NOTHING: Final = memoryview(b"")
-# Records opened between two writes: their plaintext, a quarter of a MiB, is then still in the processor's cache.
-_RECORDS: Final = 16
 # A peer that makes us answer (KeyUpdate) and does not read the answers is not read either beyond this.
 _MOST_ANSWERS: Final = 2 * BATCH
 # For the last words of an application that has left: seconds in which a slow peer takes a socket's buffer, and a stuck one is given up.
 _LAST_WORDS: Final = 30.0
 
 
-class Relay(Watched):
+class Relay(Carrying):
     """One session's data phase. Owns both descriptors from construction on; `start` begins.
 
     `octets_in` counts plaintext bytes from the peer, `octets_out` those of the application.
     """
 
-    __slots__ = (
-        "_asked",
-        "_cause",
-        "_commons",
-        "_connection",
-        "_in_over",
-        "_on_closed",
-        "_on_question",
-        "_out_over",
-        "_pace_in",
-        "_pace_out",
-        "_partial",
-        "_to_cipher",
-        "_to_plain",
-        "_untold",
-        "octets_in",
-        "octets_out",
-    )
+    __slots__ = ("_asked", "_cause", "_in_over", "_on_closed", "_on_question", "_out_over")
 
     def __init__(
         self,
@@ -100,9 +78,9 @@ class Relay(Watched):
         self._on_closed = on_closed
         self._on_question = on_question
         self._commons = commons_of(loop)
-        self._to_plain = self._to_cipher = _NOTHING
-        self._partial = b""  # from the peer, not opened yet: normally the beginning of a record
-        self._untold = False  # data was opened of which the connection does not know
+        self._to_plain = self._to_cipher = NOTHING
+        self._partial = b""
+        self._untold = False
         self._asked: AnyQuestion | None = None
         self._cause = "closed"  # of an end in which nothing fails
         self._in_over = False  # the peer sends no more
@@ -151,187 +129,6 @@ class Relay(Watched):
         records.read_protection.relax()
         records.write_protection.relax()
 
-    # --- from the peer to the application ----------------------------------------------------------------------------------------
-
-    def _read_cipher(self) -> bool:
-        commons, pace = self._commons, self._pace_in
-        commons.touch(self)
-        room = pace.room(commons, self._plain)
-        if not room:
-            return False
-        wire, kept = commons.incoming, len(self._partial)
-        if kept:
-            wire[:kept] = self._partial
-        try:
-            count = self._cipher.read(wire[kept : kept + room])
-        except BlockingIOError:
-            return bool(self._armed & CIPHER_READ)
-        except OSError:
-            count = 0
-        if not count:
-            self._cipher_ended()
-            return False
-        self._pace_out.streamed = 0
-        pace.took(count)
-        return self._open(kept + count) and self._stays_watched(CIPHER_READ, pace, count, room)
-
-    def _open(self, end: int) -> bool:
-        """Open what lies in the shared buffer up to `end`, deliver it, and keep what cannot be opened yet; True if all is quiet."""
-        connection, wire, out = self._connection, self._commons.incoming, self._commons.outgoing
-        most = 1 if self._plain.messages else _RECORDS
-        position = filled = 0
-        quiet = True
-        while True:
-            if connection.takes_bulk:
-                before = filled
-                position, filled, full, odd = open_batch(connection.records, wire, position, end, out, filled, most)
-                self._untold = self._untold or filled > before
-            else:
-                full, odd = False, complete_record(wire, position, end)
-            if odd:
-                quiet = False
-                filled = self._receive(wire[position : position + odd], out, filled)
-                position += odd
-            if filled and (full or most == 1):
-                self._deliver(out[:filled])
-                filled = 0
-            if not (odd or full) or self._to_plain or (odd and self._must_wait()):
-                break
-        self._partial = bytes(wire[position:end])
-        if filled:
-            self._deliver(out[:filled])
-        if connection.records.read_protection.needs_update:
-            self._tell_of_bulk()
-            return False
-        return quiet and not self._to_plain and self._plain.can_write
-
-    def _receive(self, record: memoryview, out: memoryview, filled: int) -> int:
-        """Let the connection have a record; its plaintext goes behind the rest, and the new length of that is returned."""
-        connection = self._connection
-        self._tell_of_bulk()
-        connection.receive(record)
-        plaintext = connection.take_plaintext()
-        out[filled : filled + len(plaintext)] = plaintext
-        return filled + len(plaintext)
-
-    def _tell_of_bulk(self) -> None:
-        """The connection counts what comes without data in between."""
-        if self._untold:
-            self._untold = False
-            self._connection.received_bulk()
-
-    def _must_wait(self) -> bool:
-        """The connection takes no more records, now or ever."""
-        connection = self._connection
-        return connection.question is not None or connection.failed is not None or connection.peer_closed
-
-    def _deliver(self, data: memoryview) -> None:
-        """To the application; dropped if it does not read any more."""
-        self.octets_in += len(data)
-        if not self._plain.can_write:
-            return
-        rest = self._write_plain(data)
-        if rest:
-            self._pace_in.blocked()
-            self._to_plain = memoryview(bytes(rest))
-            self._commons.held += len(rest)
-
-    def _write_plain(self, data: memoryview) -> memoryview:
-        """What is left of the data."""
-        try:
-            while data:
-                data = data[self._plain.write(data) :]
-        except BlockingIOError:
-            return data
-        except OSError:
-            self._plain_lost()
-        return _NOTHING
-
-    def _drain_plain(self) -> None:
-        """The application has room again: what was kept, then what was not opened for lack of room."""
-        self._commons.touch(self)
-        before = len(self._to_plain)
-        rest = self._write_plain(self._to_plain)
-        self._commons.held -= before - len(rest)
-        self._to_plain = rest
-        self._pace_in.full = False
-        if not rest:
-            self._resume_opening()
-
-    def _resume_opening(self) -> None:
-        """Open what had to wait, for room or for an answer."""
-        if not self._partial or self._connection.question is not None:
-            return
-        kept = len(self._partial)
-        self._commons.incoming[:kept] = self._partial
-        self._open(kept)
-
-    # --- from the application to the peer ----------------------------------------------------------------------------------------
-
-    def _read_plain(self) -> bool:
-        commons, records, pace = self._commons, self._connection.records, self._pace_out
-        commons.touch(self)
-        plain, out = commons.incoming, commons.outgoing
-        room = BATCH if self._plain.messages else pace.room(commons, self._cipher)
-        if not room:
-            return False
-        room = min(room, sealed_capacity(records, len(out)))
-        try:
-            count = self._plain.read(plain[:room])
-        except BlockingIOError:
-            return bool(self._armed & PLAIN_READ)
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                self.abort("message too long")
-                return False
-            count = 0
-        if not count:
-            self._plain_ended()
-            return False
-        self.octets_out += count
-        self._pace_in.streamed = 0
-        pace.took(count)
-        if records.write_protection.needs_update:
-            self._connection.before_bulk()
-        if self._connection.has_output:  # under the keys that it was queued with, so before any other record
-            self._send(memoryview(self._connection.data_to_send()))
-        self._send(out[: seal_batch(records, plain, count, out)])
-        return not self._to_cipher and self._cipher.can_write and self._stays_watched(PLAIN_READ, pace, count, room)
-
-    def _send(self, records: memoryview) -> None:
-        """To the peer, behind what waits already."""
-        if not self._cipher.can_write:
-            return
-        if self._to_cipher:
-            self._commons.held += len(records)
-            self._to_cipher = memoryview(b"".join((self._to_cipher, records)))
-            return
-        rest = self._write_cipher(records)
-        if rest:
-            self._pace_out.blocked()
-            self._to_cipher = memoryview(bytes(rest))
-            self._commons.held += len(rest)
-
-    def _write_cipher(self, data: memoryview) -> memoryview:
-        """What is left of the records."""
-        try:
-            while data:
-                data = data[self._cipher.write(data) :]
-        except BlockingIOError:
-            return data
-        except OSError:
-            self._cipher_lost()
-        return _NOTHING
-
-    def _drain_cipher(self) -> None:
-        """The peer has room again."""
-        self._commons.touch(self)
-        before = len(self._to_cipher)
-        rest = self._write_cipher(self._to_cipher)
-        self._commons.held -= before - len(rest)
-        self._to_cipher = rest
-        self._pace_out.full = False
-
     # --- ends --------------------------------------------------------------------------------------------------------------------
 
     def _cipher_ended(self) -> None:
@@ -362,7 +159,7 @@ class Relay(Watched):
         """Nobody is left for whom to keep what the peer has sent."""
         self._plain_lost()
         self._commons.held -= len(self._to_plain)
-        self._to_plain = _NOTHING
+        self._to_plain = NOTHING
         self._pace_in.full = False
         self._resume_opening()
 
@@ -380,7 +177,7 @@ class Relay(Watched):
         self._unwatch_cipher()
         self._commons.held -= len(self._to_cipher)
         last = bytes(self._to_cipher) + self._connection.data_to_send()
-        self._to_cipher = _NOTHING
+        self._to_cipher = NOTHING
         if self._cipher.can_read and not self._connection.peer_closed:
             linger(self._loop, self._cipher.take(), last)
         else:
@@ -393,22 +190,10 @@ class Relay(Watched):
         self._end_cipher()
         self._unwatch_all()
         self._commons.held -= len(self._to_plain)
-        self._to_plain = _NOTHING
+        self._to_plain = NOTHING
         self._plain.close()
         self._commons.forget(self)
         self._on_closed(cause, self.octets_in, self.octets_out)
-
-    def _stays_watched(self, bit: int, pace: Pace, count: int, room: int) -> bool:
-        """After a good read: go on at the next tick, or at once while the descriptor is not watched; True if all stays as it is."""
-        if pace.streamed > STREAM and pace.can_wait(count, room):
-            if not self._deferred:
-                self._commons.put_off(self)
-            self._deferred |= bit
-            return False
-        if self._armed & bit:
-            return True
-        self._defer(bit)
-        return False
 
     # --- mechanics ---------------------------------------------------------------------------------------------------------------
 
