@@ -9,7 +9,7 @@ rest.  From the application, what was read is sealed into the outgoing buffer an
 Bulk data goes through `tls.bulk`; all other records, one at a time, through `TlsConnection.receive`, in the order of their coming.
 
 Each step says whether all is as before it, so that nothing follows from it; else `relay` looks what is needed next.  Steps that find an end
-tell so, by the four methods that `relay` brings.
+tell so, by methods that `relay` brings.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ class Carrying(Watched):
 
     @abstractmethod
     def _plain_lost(self) -> None: ...
+
+    @abstractmethod
+    def relax(self) -> None: ...
 
     # --- from the peer to the application ----------------------------------------------------------------------------------------
 
