@@ -97,6 +97,15 @@ def test_memory_is_bounded() -> None:
     assert len(attempts._failures) <= 10_000
 
 
+def test_names_that_one_address_makes_up_have_no_failures_forgotten() -> None:
+    """Or whoever has more addresses could guess on, after a crowd of names that were never even guessed at."""
+    attempts = Attempts(limit_user=2)
+    assert all(attempts.begin("john", "192.0.2.1") and attempts.guess("john", "192.0.2.1") for _ in range(2))
+    for number in range(11_000):
+        attempts.begin(f"user{number}", "192.0.2.2")
+    assert not attempts.begin("john", "192.0.2.3")
+
+
 def test_a_reload_forgets_no_failures() -> None:
     kind = SrpType()
     for _ in range(2):
