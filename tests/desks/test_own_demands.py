@@ -1,4 +1,4 @@
-"""Is what is demanded in a client's own name demanded of every server: however the name was found, and whether or not the server asks?"""
+"""Is what is demanded in one's own name demanded of every peer: however a client's name was found, whether or not the server asks, and later?"""
 
 from __future__ import annotations
 
@@ -115,3 +115,33 @@ def test_a_credential_for_clients_only_can_be_demanded(house: House, roles: Role
         client(outcomes)
     else:
         assert "C" in reason(outcomes)
+
+
+def again(outcomes: list[Any]) -> str:
+    """Why the server, which asks the client anew who it is, refused the client; empty if it did not."""
+    server = outcomes[0]
+    assert isinstance(server, Session), outcomes
+    try:
+        server.renegotiate()
+    except PoolError as error:
+        return error.text
+    return ""
+
+
+def test_it_holds_for_a_client_that_a_server_asks_later(house: House) -> None:
+    outcomes = house.connect({"localid": JOHN})
+    demand(house, MARY, "D")  # somebody else's
+    assert not again(outcomes)
+    demand(house, WEB, "D")
+    assert "D" in again(outcomes)
+
+
+@pytest.mark.parametrize(("roles", "accepted"), [(Role.SERVER, True), (Role.BOTH, False)])
+def test_what_a_server_has_shown_counts_when_it_asks_later(house: House, roles: Role, accepted: bool) -> None:
+    with house.backend.write() as databases:
+        entry = databases.localid(DoNAI.parse(WEB))
+        assert entry is not None
+        databases.put_localid(replace(entry, credentials=tuple(replace(one, roles=roles) for one in entry.credentials)))
+    outcomes = house.connect({"localid": JOHN})
+    demand(house, WEB, "S")
+    assert bool(again(outcomes)) is not accepted

@@ -262,10 +262,13 @@ class Answers(OwnSide):
         """Who we are, or shall be if the server asks: a client chooses what to show once the server was judged.
 
         What is demanded in the name of that identity is demanded of a server that does not ask, too: it must not escape by not asking.
-        What a desk will choose is not known yet.
+        What a desk will choose is not known yet.  Whoever is asked again after the handshake talks with whom we were in it.
         """
-        if self.local is not None or self._session.role == "server" or (not self._session.request.localid and self._desk_decides):
-            return self.local
+        session = self._session
+        if self.local is not None or session.local:
+            return self.local or session.identity(session.local)
+        if session.role == "server" or (not session.request.localid and self._desk_decides):
+            return None
         local = self._client_identity()
         return local if local is not None and self._allowed(local) else None
 
@@ -300,7 +303,7 @@ class Answers(OwnSide):
         """The remote identity that policy believes; where either end might be the other, it must not be us. Raises Refusal."""
         remote = await judge.judge(self._pool, context, mode, self.peer_type)
         if self._session.symmetric:
-            refuse_ourselves(context, self.local or self._client_identity(), remote)
+            refuse_ourselves(context, context.local_identity or self._client_identity(), remote)
         return remote
 
     def _site_request(self, local: DoNAI | None, remote: DoNAI | None) -> AaaRequest:

@@ -57,13 +57,15 @@ def context_of(pool: Pool, session: Session, answers: Answers, question: JudgePe
         ignore_caches=session.wishes.ignore_caches,
         peer_address=session.peer_address,
         ip_protocol=request.ipproto or IpProtocol.TCP,
-        own_roles=own.roles if own is not None else _roles_to_come(pool, session, local),
+        own_roles=own.roles if own is not None else _other_roles(pool, session, local),
     )
 
 
-def _roles_to_come(pool: Pool, session: Session, local: DoNAI | None) -> Role | None:
-    """Of what a client would show, which it chooses once the server was judged; a server has chosen."""
-    return roles_to_show(pool.credentials.identity(local)) if local is not None and session.role == "client" else None
+def _other_roles(pool: Pool, session: Session, local: DoNAI | None) -> Role | None:
+    """Of what a client would show, which it chooses once the server was judged, or of what a server has shown in the handshake before."""
+    if session.role == "server":
+        return session.own_roles
+    return roles_to_show(pool.credentials.identity(local)) if local is not None else None
 
 
 async def judge(pool: Pool, context: PeerContext, mode: RemoteIdentity, kind: CredentialType | None) -> DoNAI | None:

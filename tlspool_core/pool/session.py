@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from tlspool_core.fdpass import Descriptor
 from tlspool_core.identity import DoNAI
-from tlspool_core.interfaces import AaaDecision, CredentialType
+from tlspool_core.interfaces import AaaDecision, CredentialType, Role
 from tlspool_core.pool.accounting import SessionAccount
 from tlspool_core.pool.answers import Answers
 from tlspool_core.pool.beginning import Beginning, name_text
@@ -60,6 +60,7 @@ class Session:
         "keys",
         "local",
         "maker",
+        "own_roles",
         "own_type",
         "peer_address",
         "peer_type",
@@ -89,6 +90,7 @@ class Session:
         self.local = ""
         self.remote = ""
         self.own_type: CredentialType | None = None
+        self.own_roles: Role | None = None  # that the credential may be shown in which we proved ourselves with
         self.peer_type: CredentialType | None = None
         self.decision = AaaDecision()
         self.resumption: Hashable = None  # key for sessions that a client may resume; None: it may not
@@ -120,7 +122,8 @@ class Session:
         connection = self.connection
         self.local = str(answers.local or "")
         self.remote = str(answers.remote or "")
-        self.own_type = answers.type_of_own(connection.own)
+        own = answers.own_credential(connection.own)
+        self.own_type, self.own_roles = (own.type, own.roles) if own is not None else (None, None)
         self.peer_type = answers.peer_type
         self.decision = answers.decision
         self.resumption = answers.resumption
