@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from tlspool_pkcs11 import protocol as wire
-from tlspool_pkcs11.client import WorkerClient
+from tlspool_pkcs11.client import TokenFault, WorkerClient
+from tlspool_pkcs11.faults import CKR_PIN_INCORRECT
 from tlspool_pkcs11.login import PinKeeper, PinUse
 from tlspool_pkcs11.pins import PinSource, read_pin
 
@@ -351,6 +352,41 @@ def test_a_pin_is_wiped_once_sent_and_before_the_token_has_answered() -> None:
 
     for remember in (False, True):
         asyncio.run(main(Desk(GOOD), remember))
+
+
+@pytest.mark.parametrize("source", ["desk", "file"])
+def test_a_pin_is_refused_although_nobody_waits_for_that_any_more(tmp_path: Path, source: str) -> None:
+    """Or clients that hang up at once would have a wrong PIN sent again and again, until it locks: not all tokens tell of wrong ones."""
+    token = wire.TokenRecord(7, "Web", "maker", "model", "1", "", "", 0x404, ())
+    path = tmp_path / "pin"
+    path.write_text(WRONG)
+    path.chmod(0o600)
+    attempts: list[asyncio.Future[str]] = []
+    sent = asyncio.Event()
+
+    async def refresh() -> wire.TokenRecord:
+        return token
+
+    def attempt(pin: Secret | None) -> Awaitable[str]:
+        attempts.append(asyncio.get_running_loop().create_future())
+        sent.set()
+        return attempts[-1]
+
+    async def main(use: PinUse[str]) -> None:
+        keeper = PinKeeper(Desk(WRONG, WRONG, None) if source == "desk" else nobody)
+        hung_up = asyncio.create_task(keeper.use(token, use))
+        await sent.wait()
+        hung_up.cancel()
+        await asyncio.gather(hung_up, return_exceptions=True)
+        second = asyncio.create_task(keeper.use(token, use))
+        await asyncio.sleep(0.01)
+        assert len(attempts) == 1
+        attempts[0].set_exception(TokenFault(CKR_PIN_INCORRECT, "C_Login: CKR_PIN_INCORRECT"))
+        with pytest.raises(KeyStoreError, match="refused"):
+            await second
+        assert len(attempts) == 1
+
+    asyncio.run(main(PinUse(attempt, refresh, PinSource("file", str(path)) if source == "file" else None, remember=True)))
 
 
 def test_a_pin_in_use_locks_its_file_for_other_processes(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ lock the token (CKF_USER_PIN_FINAL_TRY), nobody's PIN is sent: that is for the t
 A PIN that a human gave, and that worked, may be kept in locked memory, so that the pool can log in by itself when a worker was
 replaced. Any other is wiped as soon as it was sent, before the token has answered. A token with a protected authentication path asks for
 the PIN by itself; then there is none to send, and the same rules hold.
+
+What the token answers counts even if whoever needed it has gone meanwhile, as a client that hangs up: no PIN is sent before that.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import hmac
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from tlspool_core.api import AskPin, KeyStoreError, PinRequest, Secret
 from tlspool_pkcs11.client import TokenFault
@@ -55,6 +57,7 @@ class _TokenState:
     remembered: Secret | None = None
     failures: int = 0
     permitted: bool = False
+    sent: asyncio.Task[Any] | None = None  # a PIN that the token has not answered, whether or not somebody waits for that
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def forget(self) -> None:
@@ -126,6 +129,8 @@ class PinKeeper:
     async def use(self, token: TokenRecord, use: PinUse[T]) -> T:
         """Do what needs a PIN. Raises KeyStoreError if there is none to send, TokenFault for other reasons than the PIN."""
         state = self._state(token)
+        if state.sent is not None:
+            await asyncio.wait([state.sent])
         held = await asyncio.to_thread(read_pin, use.source) if use.source else None
         try:
             # the flags are read with the lock on the PIN file held
@@ -140,7 +145,9 @@ class PinKeeper:
                     return await self._attempt(token, state, use, pin)
                 why = "it refused this PIN before, and the pool sends no PIN twice"
         finally:
-            if held:
+            if held and state.sent is not None:
+                state.sent.add_done_callback(lambda _: held.close())
+            elif held:
                 held.close()
         if token.flags & CKF_PROTECTED_AUTHENTICATION_PATH or not use.human:
             raise KeyStoreError(_refusal(token, use.source, why))
@@ -187,19 +194,34 @@ class PinKeeper:
 
     async def _attempt(self, token: TokenRecord, state: _TokenState, use: PinUse[T], pin: Secret | None) -> T:
         digest = None if pin is None else self._digest(token, pin)
+        outcome = use.attempt(pin)
+        if pin is not None and pin is not state.remembered and not use.keeps:
+            pin.wipe()
+        state.sent = sent = asyncio.ensure_future(self._answered(token, state, use, pin, digest, outcome))
+        return await asyncio.shield(sent)
+
+    async def _answered(
+        self,
+        token: TokenRecord,
+        state: _TokenState,
+        use: PinUse[T],
+        pin: Secret | None,
+        digest: bytes | None,
+        outcome: Awaitable[T],
+    ) -> T:
+        """What came of a PIN that was sent. Raises KeyStoreError if it was refused."""
         try:
-            outcome = use.attempt(pin)
-            if pin is not None and pin is not state.remembered and not use.keeps:
-                pin.wipe()
             result = await outcome
         except TokenFault as fault:
             if fault.cure is not Cure.OTHER_PIN:
                 raise
             self._refused(state, digest)
             raise KeyStoreError(_refusal(token, use.source, f"{fault}; {fault.remedy}")) from None
+        finally:
+            state.sent = None
         state.failures = 0
         state.permitted = False
-        if use.keeps and pin is not None and pin is not state.remembered:
+        if use.keeps and pin and pin is not state.remembered:  # one that nobody waited for was wiped
             state.forget()
             state.remembered = pin
         return result
