@@ -392,6 +392,28 @@ def test_a_stop_that_has_to_wait_holds_up_no_other() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("detached", [False, True])
+def test_what_is_open_stays_with_whoever_left_it_when_the_control_key_is_used_again(detached: bool) -> None:
+    """By a session that accounts for nothing."""
+    full, stop = Full(0), AccountingStop(bytes(16), "pages", "x", SERVER, CLIENT, count=9)
+    first, second = object(), None if detached else object()
+
+    async def main() -> None:
+        made = desk(full)
+        await made.begin(some_session(), AccountingStart(bytes(16), "pages", "x", SERVER, CLIENT))
+        made.session_ended(bytes(16), first)
+        made.session_ended(bytes(16), second)
+        with pytest.raises(WireError) as caught:
+            await made.resume(stop, object() if detached else second)
+        assert caught.value.code == ErrorCode.CTLKEY_NOT_YOURS
+        made.release(second)
+        await made.resume(stop, first)
+        made.release(first)
+
+    asyncio.run(main())
+    assert [(record.event, record.count) for record in full.offered] == [("start", None), ("stop", 9)]
+
+
 @pytest.mark.parametrize("last", [AccountingStop, AccountingInterim])
 def test_a_count_that_was_told_in_vain_is_not_lost(last: type[AccountingStop | AccountingInterim]) -> None:
     """The disk was full when the application told it, and the application has gone since."""

@@ -238,7 +238,7 @@ class AccountingDesk:
     def session_ended(self, ctlkey: bytes, controller: object | None) -> None:
         """The session is over; its controller, if there is one, may still report final counts."""
         book = self._books.get(ctlkey)
-        if book is None:
+        if book is None or book.ended:  # of an earlier session, which had the same control key
             return
         book.ended, book.owner = True, controller
         lingering = self._lingering.setdefault(controller, set()) if controller is not None else set()
