@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 
@@ -29,14 +30,24 @@ else:
 os.read(0, 1)
 """
 
+ASKS_IN_THREAD = """
+import asyncio
+from tlspool_core.cli.terminal import ask_in_thread
+try:
+    asyncio.run(ask_in_thread("PIN of the token"))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+input()
+"""
+
 
 class Program:
     """Runs at a terminal of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
-            os.execv(sys.executable, [sys.executable, "-c", ASKS])  # noqa: S606 - no shell is wanted
+            os.execv(sys.executable, [sys.executable, "-c", text])  # noqa: S606 - no shell is wanted
         self.seen = ""
 
     def sees(self, text: str) -> None:
@@ -51,8 +62,8 @@ class Program:
 
 
 @pytest.fixture
-def program() -> Iterator[Program]:
-    made = Program()
+def program(request: pytest.FixtureRequest) -> Iterator[Program]:
+    made = Program(getattr(request, "param", ASKS))
     yield made
     os.kill(made.pid, signal.SIGKILL)
     os.waitpid(made.pid, 0)
@@ -68,6 +79,16 @@ def test_a_pin_is_typed_without_echo(program: Program) -> None:
         assert traces(program.pid, PIN) == []
 
 
+@pytest.mark.parametrize("program", [ASKS_IN_THREAD], indirect=True)
+def test_an_interrupt_ends_the_question_and_gives_the_terminal_back(program: Program) -> None:
+    """The thread that reads has to be told: no signal reaches it."""
+    program.sees("PIN of the token: ")
+    assert not termios.tcgetattr(program.terminal)[3] & termios.ECHO
+    program.types(b"\3")
+    program.sees("interrupted")
+    assert termios.tcgetattr(program.terminal)[3] & termios.ECHO
+
+
 @pytest.mark.parametrize("typed", [b"\n", b"\4"])
 def test_an_empty_line_declines(program: Program, typed: bytes) -> None:
     program.sees("PIN of the token: ")
@@ -80,6 +101,7 @@ def test_an_empty_line_declines(program: Program, typed: bytes) -> None:
     [
         (f"{PIN}\r\n", f"length {len(PIN)}"),
         (PIN, f"length {len(PIN)}"),
+        (f"{PIN}\nanother\n", f"length {len(PIN)}"),
         ("", "declined"),
         ("\n", "declined"),
         ("x" * 600, "declined"),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from tlspool_core.cli.terminal import ask_anywhere, printable
+from tlspool_core.cli.terminal import ask_in_thread, printable
 from tlspool_core.identity import DoNAI, Selector
 from tlspool_core.interfaces import ConfigBackend, ConfigError, CredentialType, Key, KeyStore, KeyStoreError, PinRequest
 from tlspool_core.pool.config import PoolConfig, default_path, load_config
@@ -81,7 +81,7 @@ class Context:
 
     async def ask_pin(self, request: PinRequest) -> Secret | None:
         """See `CliContext`."""
-        return await asyncio.to_thread(ask_anywhere, printable(request.prompt))
+        return await ask_in_thread(printable(request.prompt))
 
     def with_key(self, uri: str, use: Callable[[Key], Awaitable[T]]) -> T:
         """See `CliContext`. Raises KeyStoreError, ConfigError."""

@@ -3,11 +3,15 @@
 Theory of operation
 -------------------
 The controlling terminal is asked, not standard input, and read by line without an editor that would remember.  A program that
-has no terminal, as in a script, reads the line from standard input.  An empty line declines.
+has no terminal, as in a script, reads the line from standard input, and no more than the line: behind it may be that of the next question.
+An empty line declines.
+
+Reading waits in a thread, which no signal ends; so it also ends when it is woken, by an eventfd(2).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import termios
@@ -34,24 +38,39 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def ask(question: str, secret: Secret, deadline: float | None = None) -> None:
+def ask(question: str, secret: Secret, deadline: float | None = None, waker: int | None = None) -> None:
     """Show a question, and read the answer into `secret`; the deadline is of time.monotonic(). Raises Cancelled, NoTerminal."""
     with _quiet_terminal() as terminal:
         os.write(terminal, f"{question}: ".encode())
         try:
-            _read_line(terminal, secret, time.monotonic() + _PATIENCE if deadline is None else deadline)
+            _read_line(terminal, secret, time.monotonic() + _PATIENCE if deadline is None else deadline, waker)
         finally:
             os.write(terminal, b"\r\n")
 
 
-def ask_anywhere(question: str) -> Secret | None:
-    """The answer of a person at the terminal, else the next line of standard input; None if it is empty. The caller wipes it."""
+async def ask_in_thread(question: str) -> Secret | None:
+    """`ask_anywhere`, without keeping the event loop waiting; if this is called off, the terminal is as before when it ends."""
+    waker = os.eventfd(0, os.EFD_CLOEXEC)
+    asking = asyncio.ensure_future(asyncio.to_thread(ask_anywhere, question, waker))
+    try:
+        return await asyncio.shield(asking)
+    finally:
+        os.eventfd_write(waker, 1)
+        await asyncio.wait([asking])
+        os.close(waker)
+
+
+def ask_anywhere(question: str, waker: int | None = None) -> Secret | None:
+    """The answer of a person at the terminal, else the next line of standard input; None if it is empty. The caller wipes it.
+
+    None, too, as soon as something can be read from the descriptor `waker`.
+    """
     secret = Secret()
     try:
         try:
-            ask(question, secret)
+            ask(question, secret, waker=waker)
         except NoTerminal:
-            _read_line(0, secret, time.monotonic() + _PATIENCE, piped=True)
+            _read_line(0, secret, time.monotonic() + _PATIENCE, waker, piped=True)
     except Cancelled:
         secret.wipe()
         return None
@@ -80,17 +99,21 @@ def _quiet_terminal() -> Iterator[int]:
         os.close(terminal)
 
 
-def _read_line(source: int, secret: Secret, deadline: float, *, piped: bool = False) -> None:
+def _read_line(source: int, secret: Secret, deadline: float, waker: int | None, *, piped: bool = False) -> None:
     """One line into the secret; if `piped`, the last one may lack its end, which at a terminal means that it was hung up.
 
-    Raises Cancelled for an empty line, the end of input, a line that is too long, or at the deadline.
+    Raises Cancelled for an empty line, the end of input, a line that is too long, at the deadline, or when it is woken.
     """
     view = secret.view
+    sources = [source] if waker is None else [source, waker]
     while True:
-        ready, _, _ = select.select([source], [], [], max(0.0, deadline - time.monotonic()))
-        got = os.readv(source, [view[secret.length :]]) if ready else 0
+        ready, _, _ = select.select(sources, [], [], max(0.0, deadline - time.monotonic()))
+        if source not in ready or waker in ready:
+            raise Cancelled
+        # a terminal gives a line at a time, and anything else what is there
+        got = os.readv(source, [view[secret.length :][: 1 if piped else None]])
         if not got:
-            if piped and ready and secret.length:
+            if piped and secret.length:
                 return
             raise Cancelled
         secret.length += got
