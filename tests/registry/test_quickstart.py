@@ -126,6 +126,14 @@ def test_names_that_are_none(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("name", ["core", "x509"])
+def test_names_of_what_is_installed_are_taken(name: str, tmp_path: Path) -> None:
+    """To install the new plugin would remove the pool itself."""
+    with pytest.raises(ValueError, match="is installed already"):
+        make_skeleton(name, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     with pytest.raises(FileExistsError):

@@ -7,6 +7,7 @@ It is complete: `pip install` puts it into the pool's environment, and its tests
 from __future__ import annotations
 
 import re
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
@@ -18,10 +19,13 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]{1,30}").fullmatch
 def make_skeleton(name: str, directory: Path) -> list[Path]:
     """Write a distribution for a credential type of this name into a directory that is not there yet; the files.
 
-    Raises ValueError for a name that cannot be one, OSError if the directory cannot be made.
+    Raises ValueError for a name that cannot be one, or has a distribution already, which pip would remove for this one; OSError if the
+    directory cannot be made.
     """
     if not _NAME(name):
         raise ValueError(f"{name!r} is no name for a plugin: a letter, and up to thirty letters and digits, all small")
+    if _is_installed(f"tlspool-{name}"):
+        raise ValueError(f"tlspool-{name} is installed already, and pip would put the new one in its place: take another name")
     directory.mkdir(parents=True)
     made = []
     for source in sorted(FILES.glob("*.txt")):
@@ -32,3 +36,11 @@ def make_skeleton(name: str, directory: Path) -> list[Path]:
         target.write_text(text)
         made.append(target)
     return made
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
