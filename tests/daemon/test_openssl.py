@@ -274,6 +274,17 @@ def test_an_identity_that_is_too_long_to_be_told_is_refused(world: World, web: C
     assert "fault in a session" not in world.daemon.text
 
 
+def test_a_name_that_is_too_long_to_be_told_is_not_asked_for(world: World, web: Callable[..., Web]) -> None:
+    """A client may ask for a server of up to 253 bytes."""
+    asked: list[str] = []
+    site = web(localid_hook=lambda proposal: asked.append(proposal.localid))
+    assert curl(world, site.port, host=f"{'x' * 60}.{'y' * 60}.example.com")[0]
+    eventually(lambda: site.errors)
+    error = site.errors.pop()
+    assert error.code == ErrorCode.LOCALID_NOT_FOUND and "has 133 bytes" in error.text
+    assert not asked and "fault while answering" not in world.daemon.text
+
+
 @pytest.mark.parametrize("version", ["-tls1_3", "-tls1_2"])
 def test_openssl_resumes(world: World, web: Callable[..., Web], version: str) -> None:
     site = web(flags=StartTlsFlags.IGNORE_REMOTEID)

@@ -11,13 +11,12 @@ from tlspool_core.policy.demands import RemoteIdentity
 from tlspool_core.policy.judge import PeerRefused
 from tlspool_core.pool.credentials import roles_to_show
 from tlspool_core.pool.logs import say
-from tlspool_core.pool.refusal import Refusal
+from tlspool_core.pool.refusal import Refusal, too_long
 from tlspool_core.tls import alerts
 from tlspool_core.tls.questions import JudgePeer
 from tlspool_core.tls.seams import PeerCredential
 from tlspool_core.wire.errors import ErrorCode, WireError
 from tlspool_core.wire.flags import IpProtocol
-from tlspool_core.wire.messages import MAX_IDENTITY
 
 if TYPE_CHECKING:
     from tlspool_core.pool.answers import Answers
@@ -75,9 +74,7 @@ async def judge(pool: Pool, context: PeerContext, mode: RemoteIdentity, kind: Cr
     except PeerRefused as refused:
         say(log, logging.INFO, "peer not acceptable", why=refused.explanation)
         raise _refusal(context.peer, mode, refused) from None
-    size = len(str(judgement.identity or "").encode())
-    if size > MAX_IDENTITY:
-        reason = f"The remote identity has {size} bytes, and no more than {MAX_IDENTITY} can be told to an application"
+    if reason := too_long("remote", judgement.identity):
         raise Refusal(alerts.CertificateUnknown("identity"), WireError(ErrorCode.REMOTEID_REFUSED, reason))
     say(log, logging.DEBUG, "peer acceptable", why=judgement.explanation)
     return judgement.identity

@@ -21,7 +21,7 @@ from tlspool_core.interfaces import CredentialType, Denied, KeyStoreError, Local
 from tlspool_core.pool import desks_identity
 from tlspool_core.pool.credentials import OwnCredential
 from tlspool_core.pool.desks import NobodyThere
-from tlspool_core.pool.refusal import Refusal
+from tlspool_core.pool.refusal import Refusal, too_long
 from tlspool_core.tls import TlsConnection, alerts
 from tlspool_core.tls.alerts import TlsError
 from tlspool_core.tls.questions import (
@@ -144,9 +144,9 @@ class OwnSide:
 
         Raises Refusal or WireError.
         """
-        chosen = proposed
+        chosen = _tellable(proposed)
         if self._session.wishes.check_localid:
-            chosen = await self._approval(proposed)
+            chosen = _tellable(await self._approval(proposed))
         if self._onthefly:
             self._require_onthefly()
         entry = self._pool.credentials.identity(chosen)
@@ -250,3 +250,10 @@ class OwnSide:
         """The plugin that made a credential of ours."""
         own = self.own_credential(credential)
         return own.type if own is not None else None
+
+
+def _tellable(identity: DoNAI) -> DoNAI:
+    """The same, if the application can be told it. Raises Refusal."""
+    if reason := too_long("local", identity):
+        raise Refusal(alerts.UnrecognizedName("too long"), WireError(ErrorCode.LOCALID_NOT_FOUND, reason))
+    return identity
