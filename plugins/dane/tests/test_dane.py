@@ -10,11 +10,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import dns.dnssec
+import dns.flags
+import dns.message
 import dns.name
+import dns.rcode
+import dns.rrset
 import dns.zone
 import pytest
 from cryptography import x509
@@ -22,6 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
+from tlspool_dane import resolver
 from tlspool_dane.plugin import Dane, smimea_name, tlspool_register_predicates
 from tlspool_dane.resolver import NoAnswer, Resolver
 
@@ -298,6 +304,22 @@ def test_without_a_resolver_nothing_is_known(tmp_path: Path, site: Site) -> None
         port = closed.getsockname()[1]
     with pytest.raises(NoAnswer, match=r"127\.0\.0\.1 does not answer"):
         found(Dane(lambda: Resolver([("127.0.0.1", port)])), 443, [site.server])
+
+
+@pytest.mark.parametrize("aliases", [20, 0])
+def test_an_answer_that_contradicts_itself_shows_nothing(monkeypatch: pytest.MonkeyPatch, aliases: int) -> None:
+    """Aliases without end, or a record of a name that is said not to exist."""
+    query = dns.message.make_query("_443._tcp.www.signed.example.", "TLSA")
+    response = dns.message.make_response(query)
+    response.flags |= dns.flags.AD
+    names = [query.question[0].name, *(dns.name.from_text(f"{number}.signed.example.") for number in range(aliases))]
+    response.answer = [dns.rrset.from_text(one, 60, "IN", "CNAME", str(other)) for one, other in pairwise(names)]
+    if not aliases:
+        response.set_rcode(dns.rcode.NXDOMAIN)
+        response.answer = [dns.rrset.from_text(names[0], 60, "IN", "TLSA", f"3 1 1 {'00' * 32}")]
+    monkeypatch.setattr(resolver, "_ask", lambda *question: dns.message.from_wire(response.to_wire()))
+    with pytest.raises(NoAnswer, match="nothing that can be used"):
+        Resolver([("127.0.0.1", 53)]).look_up(str(names[0]), "TLSA")
 
 
 def test_it_is_registered() -> None:

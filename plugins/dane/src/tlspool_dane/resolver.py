@@ -90,11 +90,11 @@ class Resolver:
         for server, port in self._servers:
             try:
                 response = _ask(server, port, name, kind)
+                if response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                    return _answer(response)
             except (dns.exception.DNSException, OSError, ValueError) as error:
-                problem = f"{server} does not answer: {type(error).__name__}"
+                problem = f"{server} does not answer, or nothing that can be used: {type(error).__name__}"
                 continue
-            if response.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-                return _answer(response)
             problem = f"{server} answers {dns.rcode.to_text(response.rcode())}, as for signatures that do not hold"
         raise NoAnswer(problem)
 
@@ -117,6 +117,7 @@ def _ask(server: str, port: int, name: str, kind: str) -> dns.message.Message:
 
 
 def _answer(response: dns.message.Message) -> Answer:
+    """Raises DNSException for what contradicts itself, as aliases that lead nowhere: their zone may be the peer's."""
     if not response.flags & dns.flags.AD:
         return Answer(Security.INSECURE)
     found = response.resolve_chaining().answer if isinstance(response, dns.message.QueryMessage) else None
