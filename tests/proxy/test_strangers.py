@@ -60,6 +60,30 @@ def test_a_reset_connection_is_nobodys() -> None:
                 assert whose._answer(kernel.recv(8192)) is None, ends
 
 
+def test_a_port_that_another_has_taken_over_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent before the reset could be read as if the owner of the new connection had sent it."""
+    question = whose._question
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as later:
+        client = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        later.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+        def asked_too_late(sock: socket.socket) -> bytes:
+            made = question(sock)
+            port = client.getsockname()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            later.bind(port)
+            later.connect(listening.getsockname())
+            return made
+
+        monkeypatch.setattr(whose, "_question", asked_too_late)
+        with accepted:
+            assert whose.refusal(accepted, ())
+            assert accepted.recv(100).startswith(b"GET"), "or this is no danger"
+
+
 @as_another
 def test_the_kernel_tells_of_another() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -5,7 +5,8 @@ Theory of operation
 All users of a machine reach what listens on loopback.  Both ends of such a connection are sockets of this machine, so the kernel can be
 asked for the other one by its addresses (sock_diag(7)), and tells whose it is.  Only a socket that some process still has counts: one
 that was closed belongs to nobody any more, and the kernel reports user 0 for it.  So does one that has not finished connecting: it may
-be another that was given the same port.
+be another that was given the same port.  For the same reason our end has to be connected yet when the kernel has answered: what a
+stranger sent before it was reset can be read even then, while another user's connection has the port.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _WAIT: Final = 1.0  # seconds; the kernel answers at once
 def owner(sock: socket.socket) -> int | None:
     """The user whose process is connected to `sock`, which was accepted; None if that is nobody of this machine, or nobody any more.
 
-    Raises OSError if the kernel does not tell.
+    Raises OSError if the kernel does not tell, or the connection ends meanwhile.
     """
     if sock.family == socket.AF_UNIX:
         _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -41,7 +42,9 @@ def owner(sock: socket.socket) -> int | None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG) as kernel:
         kernel.settimeout(_WAIT)
         kernel.sendto(_question(sock), (0, 0))
-        return _answer(kernel.recv(_LARGEST))
+        found = _answer(kernel.recv(_LARGEST))
+    sock.getpeername()
+    return found
 
 
 def _question(sock: socket.socket) -> bytes:
