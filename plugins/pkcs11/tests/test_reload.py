@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytest
+from tlspool_pkcs11.module import Module
 
 from tlspool_core.api import KeyStoreError, Secret
 from tlspool_core.testing.keystore import holds
@@ -69,6 +70,57 @@ def test_modules_come_and_go(hsm: Any) -> None:
         assert leaving.present is None
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+    hsm.use(work)
+
+
+def test_reloads_may_overtake_each_other(hsm: Any) -> None:
+    async def work(store: Any) -> None:
+        leaving = hsm.inner(store)
+        first = asyncio.create_task(reload(store, hsm.module(name="second")))
+        await asyncio.sleep(0)
+        await asyncio.gather(first, reload(store, hsm.module(name="second"), hsm.module(name="third")))
+        assert [module["state"] for module in (await store.status())["modules"]] == ["up", "up"]
+        assert leaving.present is None
+
+    hsm.use(work)
+
+
+def test_a_module_leaves_although_nobody_waits_until_another_one_starts(hsm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon waits for a plugin no longer than its limit."""
+    begun = asyncio.Event()
+
+    async def hang(_: Module) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def work(store: Any) -> None:
+        leaving = hsm.inner(store)
+        monkeypatch.setattr(Module, "rescan", hang)
+        reloading = asyncio.create_task(reload(store, hsm.module(name="other")))
+        await begun.wait()
+        reloading.cancel()
+        async with asyncio.timeout(30):
+            while leaving.present is not None:  # noqa: ASYNC110 - a module has no event
+                await asyncio.sleep(0.001)
+
+    hsm.use(work)
+
+
+def test_a_store_that_stops_ends_what_is_leaving(hsm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def busy(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def work(store: Any) -> None:
+        leaving = hsm.inner(store)
+        monkeypatch.setattr(leaving.present, "drained", busy)
+        reloading = asyncio.create_task(reload(store, hsm.module(name="other")))
+        async with asyncio.timeout(30):
+            while not store._leaving:  # noqa: ASYNC110 - a store has no event
+                await asyncio.sleep(0.001)
+            await store.stop()
+            await reloading
+        assert leaving.present is None
 
     hsm.use(work)
 

@@ -40,6 +40,7 @@ class Pkcs11Store(KeyStore):
         self._modules: tuple[Module, ...] = ()
         self._complaints: Sequence[str] = ()
         self._lookup: Lookup | None = None
+        self._leaving: dict[Module, asyncio.Task[None]] = {}
 
     async def start(self, settings: Mapping[str, Any], ask_pin: AskPin) -> None:
         """Start a worker for each module; one that takes long comes when it comes.
@@ -71,8 +72,9 @@ class Pkcs11Store(KeyStore):
 
     async def _all(self, do: Callable[[Module], Awaitable[object]]) -> None:
         """Do something with every module; what fails is logged, and left for later."""
-        results = await asyncio.gather(*(do(module) for module in self._modules), return_exceptions=True)
-        for module, result in zip(self._modules, results, strict=True):
+        modules = self._modules  # there may be others by the time that it is done
+        results = await asyncio.gather(*(do(module) for module in modules), return_exceptions=True)
+        for module, result in zip(modules, results, strict=True):
             if isinstance(result, KeyStoreError):
                 module.last_error = str(result)
                 log.warning("%s", result)
@@ -203,12 +205,25 @@ class Pkcs11Store(KeyStore):
         if not any(module.settings.remember_pin for module in self._modules):
             keeper.forget()
         keeper.permit()
-        await self._all(Module.rescan)
-        await asyncio.gather(*(module.leave() for module in leaving))
+        try:
+            await self._all(Module.rescan)
+        finally:  # also if nobody waits for that any longer
+            tasks = [self._leave(module) for module in leaving]
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _leave(self, module: Module) -> asyncio.Task[None]:
+        """End a module beside all else."""
+        task = self._leaving[module] = asyncio.get_running_loop().create_task(module.leave())
+        task.add_done_callback(lambda _: self._leaving.pop(module, None))
+        return task
 
     async def stop(self) -> None:
         """End all workers and wipe PINs."""
-        await asyncio.gather(*(module.stop() for module in self._modules))
+        leaving = tuple(self._leaving.items())
+        for _, task in leaving:
+            task.cancel()
+        await asyncio.gather(*(module.stop() for module in (*self._modules, *(module for module, _ in leaving))))
         if self._lookup is not None:
             self._lookup.keeper.forget()
 
