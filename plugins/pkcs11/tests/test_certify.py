@@ -126,3 +126,10 @@ def test_a_library_that_cannot_be_loaded_is_said_to_be_one(tmp_path: Path) -> No
     result = CliRunner().invoke(token, ["certify"], obj=Context({"modules": [{"path": str(tmp_path / "lib.so")}]}))
     assert result.exit_code == 1
     assert "FAILED  loads and shows its tokens: module " in result.stderr
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_tried(tmp_path: Path) -> None:
+    result = CliRunner().invoke(token, ["certify", "--module", "/nonexistent.so", "--report", str(tmp_path / "no" / "report.json")])
+    assert result.exit_code == 2
+    assert "'--report'" in result.stderr and "No such file" in result.stderr
+    assert "FAILED" not in result.stderr
