@@ -198,6 +198,7 @@ class PinKeeper:
         if pin is not None and pin is not state.remembered and not use.keeps:
             pin.wipe()
         state.sent = sent = asyncio.ensure_future(self._answered(token, state, use, pin, digest, outcome))
+        sent.add_done_callback(_seen)
         return await asyncio.shield(sent)
 
     async def _answered(
@@ -238,6 +239,12 @@ class PinKeeper:
         digest = hmac.new(self._key, repr(token_key(token)).encode() + b"\0", hashlib.sha256)
         digest.update(pin.used)
         return digest.digest()
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """A refusal is noted, even if nobody waits for it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _check_tries(token: TokenRecord) -> None:
