@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_not_for_relays(address: str) -> None:
 @pytest.mark.parametrize("address", ["192.0.2.1", "10.1.2.3", "192.168.1.1", "2001:db8::1", "fd00::1", "::ffff:192.0.2.1"])
 def test_for_relays(address: str) -> None:
     assert may_be_reached(address)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_without_descriptors_nothing_is_for_relays(address: str) -> None:
+    """Whose an address is cannot be found out then, and the next moment there is one to connect by."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        reached = may_be_reached(address)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not reached
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no JavaScript at hand: a browser reads it in test_browser")

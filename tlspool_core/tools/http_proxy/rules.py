@@ -11,6 +11,7 @@ that a name cannot change its mind in between (DNS rebinding).
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
 import socket
@@ -117,12 +118,15 @@ def may_be_reached(address: str) -> bool:
 
 
 def _is_ours(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one of this machine: no other can be bound to, unless it is told to take over for others."""
+    """Whether an address is one of this machine: no other can be bound to, unless it is told to take over for others.
+
+    True, too, if that cannot be found out, as without descriptors.
+    """
     try:
         with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.bind((str(address), 0))
-    except OSError:
-        return False
+    except OSError as fault:
+        return fault.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     return True
 
 
