@@ -4,24 +4,31 @@ Theory of operation
 -------------------
 A descriptor that arrives exists from the moment of `recvmsg` on, wanted or not, so it gets its one owner right there: a
 `Descriptor`, which closes it unless someone takes it over.  It is close-on-exec from the start (MSG_CMSG_CLOEXEC), so no program
-that another thread starts inherits it.  The ancillary buffer has room for a few more than protocol allows, so that surplus is seen
-and can be refused; the kernel drops what exceeds even that and says so (MSG_CTRUNC).
+that another thread starts inherits it.
+
+Closing a descriptor may wait, if whoever sent it wants that: a TCP socket with SO_LINGER waits until its peer has taken all, which it may
+never do.  So that is undone before one is closed, and none is left to the kernel to close for us: the ancillary buffer has room for as many
+as a message may bring, and what a connection still holds is taken out before it is closed (`close_connection`).
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import socket
+import struct
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-MAX_DESCRIPTORS = 4  # with one read; one is allowed, the rest is there to be noticed
+MAX_DESCRIPTORS = 253  # with one read: as many as the kernel takes with one message (unix(7))
 _INT = array.array("i").itemsize
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
+_NO_LINGERING = struct.pack("ii", 0, 0)
+_READ = 4096
 
 
 class Descriptor:
@@ -60,9 +67,11 @@ class Descriptor:
             raise
 
     def close(self) -> None:
-        """Close unless taken or closed before."""
+        """Close unless taken or closed before; does not wait for what a socket has not sent."""
         if self._fd >= 0:
-            os.close(self.take())
+            fd = self.take()
+            forbid_lingering(fd)
+            os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +88,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one read brought; empty data is the end of the stream. `truncated`: more descriptors came than there was room for."""
+    """What one read brought; empty data is the end of the stream. `truncated`: more descriptors came than this process may have."""
 
     data: bytes
     descriptors: tuple[Descriptor, ...] = ()
@@ -139,6 +148,30 @@ def leads_to(descriptor: Descriptor, addresses: Collection[str]) -> bool:
         return False
     finally:
         looked_at.detach()
+
+
+def forbid_lingering(fd: int) -> None:
+    """Closing this shall not wait, if it is a socket: the kernel goes on to send what it still has."""
+    with contextlib.suppress(OSError):
+        # taken for a UNIX socket whatever it is: Python has its own idea of options for some of the others
+        looked_at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+        try:
+            looked_at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        finally:
+            looked_at.detach()
+
+
+def close_connection(sock: socket.socket) -> None:
+    """Close a non-blocking connection, and whatever descriptors have come over it that nobody has read."""
+    room = bytearray(_READ)
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)  # so that no more of them come
+        length = _READ
+        while length:
+            length, descriptors = receive_into(sock, memoryview(room))
+            close_all(descriptors)
+    room[:] = bytes(_READ)  # there may have been a PIN
+    sock.close()
 
 
 def close_all(descriptors: Iterable[Descriptor]) -> None:

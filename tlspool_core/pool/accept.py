@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from tlspool_core import fdpass
 from tlspool_core.pool.listeners import Listener
 from tlspool_core.pool.logs import say
 from tlspool_core.pool.settings import Limits
@@ -118,7 +119,7 @@ class Acceptor:
             self._serve(connected, process)
 
     def _refuse(self, connected: socket.socket, process: PeerProcess, limit: str) -> None:
-        connected.close()
+        fdpass.close_connection(connected)
         now = time.monotonic()
         if now - self._complained >= 1:
             self._complained = now

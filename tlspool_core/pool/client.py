@@ -86,7 +86,7 @@ class Client:
             self._pool.loop.remove_writer(self._fd)
             self._output.clear()
         self._act(self._side.close())
-        self._socket.close()
+        fdpass.close_connection(self._socket)
         self._pool.release(self)
         if self._token is not None and self._pool.mesh is not None:
             self._pool.mesh.gone(self._token)

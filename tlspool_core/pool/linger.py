@@ -19,6 +19,8 @@ import socket
 import struct
 from typing import Final
 
+from tlspool_core import fdpass
+
 _AT_ONCE: Final = struct.pack("ii", 0, 0)  # SO_LINGER: off
 _SECONDS = 2.0
 _BYTES = 1 << 20
@@ -29,10 +31,10 @@ _lingering: set[_Last] = set()
 
 def close_at_once(closing: socket.socket) -> None:
     """Close a socket that an application has handed over; the kernel goes on to send what it still has."""
-    try:  # noqa: SIM105 - this is done for each session
+    try:
         closing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
-    except (OSError, TypeError):
-        pass  # Python takes nothing but numbers for a socket of AF_VSOCK
+    except (OSError, TypeError):  # Python takes nothing but numbers for a socket of AF_VSOCK
+        fdpass.forbid_lingering(closing.fileno())
     closing.close()
 
 

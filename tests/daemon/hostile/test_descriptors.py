@@ -8,10 +8,12 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -196,3 +198,52 @@ def test_closing_waits_for_a_peer_that_takes_nothing(hostile: Any, daemons: Call
             serves_others(application)
     application.vanish()
     other.vanish()
+
+
+@pytest.fixture
+def reluctant() -> Iterator[Callable[[], socket.socket]]:
+    """Makes sockets that would not be closed before their peer has taken all, which it never does."""
+    with ExitStack() as peers, socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def make() -> socket.socket:
+            made = socket.create_connection(listening.getsockname())
+            peers.enter_context(listening.accept()[0])
+            fill(made)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+            return made
+
+        yield make
+
+
+def send_and_close(application: Any, sockets: list[socket.socket]) -> None:
+    """So that the last one of each is the pool's."""
+    application.send(Ping(), [each.fileno() for each in sockets])
+    for each in sockets:
+        each.close()
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_closing_waits_for_what_nobody_asked_for(hostile: Any, reluctant: Callable[[], socket.socket], count: int) -> None:
+    send_and_close(hostile, [reluctant() for _ in range(count)])
+    serves_others(hostile)
+    assert hostile.refusal().tlserrno == ErrorCode.SUPERFLUOUS_SOCKET
+    serves_others(hostile)
+
+
+def test_closing_waits_for_what_nobody_has_read(
+    hostile: Any, daemons: Callable[..., Any], reluctant: Callable[[], socket.socket]
+) -> None:
+    """Of a connection that is refused as soon as it is accepted."""
+    daemon = daemons("[limits]\nclients = 2\n")  # one of them is the tests' own
+    application = type(hostile)(daemon)
+    application.send(Ping())
+    application.read()
+    daemon.signal(signal.SIGSTOP)
+    one_too_many = type(hostile)(daemon)
+    send_and_close(one_too_many, [reluctant()])
+    daemon.signal(signal.SIGCONT)
+    assert one_too_many.hung_up()
+    application.send(Ping())
+    assert isinstance(application.read().message, Ping)
+    application.vanish()
+    one_too_many.vanish()
