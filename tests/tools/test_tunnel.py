@@ -202,6 +202,8 @@ def tlvs(data: bytes) -> dict[int, bytes]:
         ({"lisen": "a:1"}, "lisen"),
         ({"starttls": "smpt"}, "did you mean 'smtp'"),
         ({"listen": "nowhere"}, "neither HOST:PORT"),
+        ({"listen": "a..b:1"}, "names no host"),
+        ({"connect": f"{'x' * 64}.example:1"}, "names no host"),
         ({"proxy_protocol": True, "role": "client"}, "server's tunnel"),
         ({"limit": 0}, "between 1 and"),
     ],

@@ -54,6 +54,10 @@ class Endpoint:
         bare = host.removeprefix("[").removesuffix("]")
         if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or (":" in host and host == bare):
             raise EndpointError(f"{text!r} is neither HOST:PORT, nor [ADDRESS]:PORT, nor a path that begins with /")
+        try:
+            bare.encode("idna")  # as the resolver's call does
+        except UnicodeError:
+            raise EndpointError(f"{text!r} names no host: between dots is nothing, too much, or what is not for names") from None
         return cls(bare, int(port))
 
     def __str__(self) -> str:
