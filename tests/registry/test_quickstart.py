@@ -134,6 +134,13 @@ def test_names_of_what_is_installed_are_taken(name: str, tmp_path: Path) -> None
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("name", ["pinned", "verdict"])
+def test_names_of_what_the_plugin_uses_are_taken(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="for something else"):
+        make_skeleton(name, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     with pytest.raises(FileExistsError):

@@ -26,13 +26,15 @@ def make_skeleton(name: str, directory: Path) -> list[Path]:
         raise ValueError(f"{name!r} is no name for a plugin: a letter, and up to thirty letters and digits, all small")
     if _is_installed(f"tlspool-{name}"):
         raise ValueError(f"tlspool-{name} is installed already, and pip would put the new one in its place: take another name")
+    texts = {source.name.removesuffix(".txt"): source.read_text() for source in sorted(FILES.glob("*.txt"))}
+    if any(re.search(rf"\b{name.capitalize()}\b", text) for text in texts.values()):
+        raise ValueError(f"{name.capitalize()} is a name that the plugin needs for something else: take another name")
     directory.mkdir(parents=True)
     made = []
-    for source in sorted(FILES.glob("*.txt")):
-        text = source.read_text()
+    for file, text in texts.items():
         for ours, theirs in ((_OURS, name), ("NamedKey", name.capitalize()), ("named key", f"{name} credential")):
             text = text.replace(ours, theirs)
-        target = directory / source.name.removesuffix(".txt").replace(_OURS, name)
+        target = directory / file.replace(_OURS, name)
         target.write_text(text)
         made.append(target)
     return made
