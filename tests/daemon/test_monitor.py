@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,27 @@ def test_monitors_that_say_nothing_cost_themselves(pool: DaemonProcess, path: Pa
     eventually(lambda: pool.descriptors <= before)
     assert ask(path)[0] == "HTTP/1.1 200 OK"
     assert "fault" not in pool.text
+
+
+def processor_seconds(pool: DaemonProcess) -> float:
+    fields = Path(f"/proc/{pool.process.pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_without_descriptors_those_who_ask_are_answered_later(pool: DaemonProcess, path: Path) -> None:
+    """And the pool does not look at them without end meanwhile."""
+    pool.pool.ping()
+    before = resource.prlimit(pool.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pool.process.pid, resource.RLIMIT_NOFILE, (pool.descriptors, before[1]))
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(path))
+        link.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        used = processor_seconds(pool)
+        time.sleep(1)
+        assert processor_seconds(pool) - used < 0.5
+        resource.prlimit(pool.process.pid, resource.RLIMIT_NOFILE, before)
+        link.settimeout(20)
+        assert link.recv(100).startswith(b"HTTP/1.1 200 OK")
 
 
 def test_while_it_stops_it_is_not_ready(daemons: Daemons, tmp_path: Path) -> None:

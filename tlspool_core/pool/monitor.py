@@ -16,61 +16,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import h11
 
+from tlspool_core.pool.inquiries import Inquiries
 from tlspool_core.pool.metrics import CONTENT_TYPE, exposition
 from tlspool_core.pool.status import pool_status
 
-if TYPE_CHECKING:
-    from tlspool_core.pool.core import Pool
-    from tlspool_core.pool.listeners import Listener
-
 log = logging.getLogger("tlspool.monitor")
 
-_TIME_LIMIT = 15.0  # seconds from connection to the end
-_MOST = 16  # connections at a time
 _MAX_HEAD = 8192
 _PLAIN = "text/plain; charset=utf-8"
 
 
-class MonitorServer:
+class MonitorServer(Inquiries):
     """Answers on one listening socket."""
 
-    def __init__(self, pool: Pool, listener: Listener) -> None:
-        self._pool = pool
-        self._listener = listener
-        self._connections = 0
-        pool.loop.add_reader(listener.socket.fileno(), self._accept)
-
-    def close(self) -> None:
-        """Answer no more; the listener stays its owner's."""
-        self._pool.loop.remove_reader(self._listener.socket.fileno())
-
-    def _accept(self) -> None:
-        try:
-            connected, _ = self._listener.socket.accept()
-        except OSError:
-            return
-        if self._connections >= _MOST:
-            connected.close()
-            return
-        self._connections += 1
-        self._pool.keep(self._pool.loop.create_task(self._serve(connected)))
-
-    async def _serve(self, connected: socket.socket) -> None:
-        connected.setblocking(False)
-        try:
-            with connected, suppress(OSError, TimeoutError):
-                async with asyncio.timeout(_TIME_LIMIT):
-                    await self._converse(connected)
-        except Exception:
-            log.exception("fault while answering a monitor")
-        finally:
-            self._connections -= 1
+    time_limit = 15.0
+    log = log
 
     async def _converse(self, connected: socket.socket) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)

@@ -9,7 +9,6 @@ shows each under `workers`; a monitor adds up as it likes.  Counters only grow, 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
@@ -19,23 +18,21 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tlspool_core.interfaces import Aaa, CredentialType, Denied, KeyStore, KeyStoreError, Measurement
+from tlspool_core.pool.inquiries import Inquiries
 from tlspool_core.secret import locking_fault
 from tlspool_core.wire.errors import ErrorCode
 
 if TYPE_CHECKING:
     from tlspool_core.pool.core import Pool
-    from tlspool_core.pool.listeners import Listener
 
 log = logging.getLogger("tlspool.status")
 
 _TIME_LIMIT = 5.0  # seconds for all that is asked, and for whoever reads the answer
-_MOST = 16  # readers at a time
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}").fullmatch  # of what plugins measure
 
 
@@ -125,38 +122,12 @@ async def pool_status(pool: Pool) -> dict[str, Any]:
     return {"version": version("tlspool-core"), "configuration": pool.config.name, "workers": workers}
 
 
-class StatusServer:
+class StatusServer(Inquiries):
     """Answers on one listening socket."""
 
-    def __init__(self, pool: Pool, listener: Listener) -> None:
-        self._pool = pool
-        self._listener = listener
-        self._readers = 0
-        pool.loop.add_reader(listener.socket.fileno(), self._accept)
+    time_limit = 2 * _TIME_LIMIT
+    log = log
 
-    def close(self) -> None:
-        """Answer no more; the listener stays its owner's."""
-        self._pool.loop.remove_reader(self._listener.socket.fileno())
-
-    def _accept(self) -> None:
-        try:
-            connected, _ = self._listener.socket.accept()
-        except OSError:
-            return
-        if self._readers >= _MOST:
-            connected.close()
-            return
-        self._readers += 1
-        self._pool.keep(self._pool.loop.create_task(self._answer(connected)))
-
-    async def _answer(self, connected: socket.socket) -> None:
-        connected.setblocking(False)
-        try:
-            with connected, suppress(OSError, TimeoutError):
-                async with asyncio.timeout(2 * _TIME_LIMIT):
-                    text = json.dumps(await pool_status(self._pool), default=str)
-                    await self._pool.loop.sock_sendall(connected, text.encode() + b"\n")
-        except Exception:
-            log.exception("fault while telling the status")
-        finally:
-            self._readers -= 1
+    async def _converse(self, connected: socket.socket) -> None:
+        text = json.dumps(await pool_status(self._pool), default=str)
+        await self._pool.loop.sock_sendall(connected, text.encode() + b"\n")
