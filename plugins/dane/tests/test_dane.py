@@ -284,10 +284,12 @@ def test_the_name_of_a_users_record() -> None:
     ("text", "asked"),
     [
         ("nameserver 192.0.2.53\n", []),
-        ("nameserver 192.0.2.53\nnameserver 127.0.0.53\noptions edns0\n", ["127.0.0.53"]),
+        ("nameserver 192.0.2.53\nnameserver 127.0.0.53\noptions edns0\n", []),
+        ("nameserver 127.0.0.11\noptions ndots:0\n", []),  # of a container: it passes on what it hears
+        ("options trust-ad\nnameserver 192.0.2.53\nnameserver 127.0.0.53\n", ["192.0.2.53", "127.0.0.53"]),
         ("nameserver 192.0.2.53\noptions edns0 trust-ad\n", ["192.0.2.53"]),
         ("# options trust-ad\nnameserver 192.0.2.53\n", []),
-        ("nameserver ::1\nnameserver nonsense\nnameserver\n", ["::1"]),
+        ("nameserver ::1\nnameserver nonsense\nnameserver\noptions trust-ad\n", ["::1"]),
         ("", []),
     ],
 )

@@ -3,8 +3,9 @@
 Theory of operation
 -------------------
 Validation of DNSSEC is left to a resolver, which says by the bit AD (RFC 4035 section 3.2.3) that it has validated an answer.  That bit
-is worth no more than the way to the resolver, so it is believed of resolvers on this host only, and of others if resolv.conf(5) says
-`options trust-ad`.  An answer without it is "insecure": somebody on the way may have made it up, and nothing follows from it.
+is worth no more than the way to the resolver, and than its care: one on this host may be a forwarder that passes on what another server
+says, as containers have it.  So it is believed if resolv.conf(5) says `options trust-ad`, which is what the C library does, too.  An
+answer without it is "insecure": somebody on the way may have made it up, and nothing follows from it.
 
 A resolver that finds signatures which do not hold answers SERVFAIL, as it does if it reaches nobody.  Then nothing is known, which is
 another thing than knowing that there is no record: `NoAnswer`.
@@ -76,15 +77,16 @@ class Resolver:
             lines = [line.split() for line in path.read_text(errors="replace").splitlines() if not line.startswith(("#", ";"))]
         except OSError:
             lines = []
-        trusted = any("trust-ad" in words[1:] for words in lines if words[:1] == ["options"])
+        if not any("trust-ad" in words[1:] for words in lines if words[:1] == ["options"]):
+            return cls([])
         servers = [words[1].partition("%")[0] for words in lines if words[:1] == ["nameserver"] and len(words) > 1]
-        return cls([(server, 53) for server in servers if trusted or _is_here(server)])
+        return cls([(server, 53) for server in servers if _is_address(server)])
 
     def look_up(self, name: str, kind: str) -> Answer:
         """Records of a name, of kind TLSA or SMIMEA; may take seconds. Raises NoAnswer."""
         if not self._servers:
             raise NoAnswer(
-                "no name server can be believed: run a validating one on this host, or say `options trust-ad` in resolv.conf"
+                "no name server is trusted: run a validating one, best on this host, and say `options trust-ad` in resolv.conf"
             )
         problem = ""
         for server, port in self._servers:
@@ -99,11 +101,12 @@ class Resolver:
         raise NoAnswer(problem)
 
 
-def _is_here(server: str) -> bool:
+def _is_address(server: str) -> bool:
     try:
-        return ip_address(server).is_loopback
+        ip_address(server)
     except ValueError:
         return False
+    return True
 
 
 def _ask(server: str, port: int, name: str, kind: str) -> dns.message.Message:
