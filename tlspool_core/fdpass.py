@@ -29,6 +29,10 @@ _TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
 _NO_LINGERING = struct.pack("ii", 0, 0)
 _READ = 4096
+_NOW = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+_UNIX = int(socket.AF_UNIX)
+# a socket of messages holds fewer (net.unix.max_dgram_qlen), and an empty one of them looks like the end
+_MOST_EMPTY = 1024
 
 
 class Descriptor:
@@ -107,6 +111,27 @@ def receive_into(sock: socket.socket, room: memoryview) -> tuple[int, tuple[Desc
     return length, _descriptors(ancillary)
 
 
+def may_carry(sock: socket.socket) -> bool:
+    """Descriptors may come along with what this socket brings."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == _UNIX
+
+
+def only_bytes(sock: socket.socket, size: int) -> bytes:
+    """Read up to `size` bytes without waiting, and close what came along: the kernel would, too, but in its own time."""
+    data, ancillary, _, _ = sock.recvmsg(size, _ANCILLARY, _NOW)
+    if ancillary:
+        close_all(_descriptors(ancillary))
+    return data
+
+
+def only_bytes_into(sock: socket.socket, room: memoryview) -> tuple[int, int]:
+    """The same into memory of the caller's: how many bytes, and the flags of recvmsg(2)."""
+    length, ancillary, flags, _ = sock.recvmsg_into((room,), _ANCILLARY, _NOW)
+    if ancillary:
+        close_all(_descriptors(ancillary))
+    return length, flags
+
+
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> tuple[Descriptor, ...]:
     found: list[Descriptor] = []
     for level, kind, body in ancillary:
@@ -162,14 +187,16 @@ def forbid_lingering(fd: int) -> None:
 
 
 def close_connection(sock: socket.socket) -> None:
-    """Close a non-blocking connection, and whatever descriptors have come over it that nobody has read."""
+    """Close a UNIX socket, and whatever descriptors have come over it that nobody has read."""
     room = bytearray(_READ)
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)  # so that no more of them come
-        length = _READ
-        while length:
-            length, descriptors = receive_into(sock, memoryview(room))
-            close_all(descriptors)
+    stream = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    empty = 0
+    with contextlib.suppress(OSError):
+        while empty < (1 if stream else _MOST_EMPTY):
+            length, _ = only_bytes_into(sock, memoryview(room))
+            empty += not length
     room[:] = bytes(_READ)  # there may have been a PIN
     sock.close()
 

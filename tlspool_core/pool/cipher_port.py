@@ -15,7 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Final
+
+from tlspool_core import fdpass
 
 _READ: Final = 65536
 # an application that has kept a copy of the socket can take its O_NONBLOCK away at any time, so each call says it by itself
@@ -27,12 +31,15 @@ _SEND_NOW: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 class CipherPort:
     """Borrows the socket: whoever owns it calls `release` before anything else is done with it."""
 
-    __slots__ = ("_fd", "_loop", "_socket", "_spoken", "_waiting", "_watching", "_writing")
+    __slots__ = ("_fd", "_loop", "_read", "_socket", "_spoken", "_waiting", "_watching", "_writing")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cipher: socket.socket) -> None:
         self._loop = loop
         self._socket = cipher
         self._fd = cipher.fileno()
+        self._read: Callable[[], bytes] = (
+            partial(fdpass.only_bytes, cipher, _READ) if fdpass.may_carry(cipher) else partial(cipher.recv, _READ, _READ_NOW)
+        )
         self._watching = self._writing = False
         self._spoken = False  # just now: an answer to it cannot be there yet
         self._waiting: asyncio.Future[bytes] | None = None
@@ -41,7 +48,7 @@ class CipherPort:
         """Bytes from the peer, empty at the end. Raises OSError."""
         if not self._spoken:
             try:
-                return self._socket.recv(_READ, _READ_NOW)
+                return self._read()
             except (BlockingIOError, InterruptedError):
                 pass
         self._spoken = False
@@ -58,7 +65,7 @@ class CipherPort:
             self._stop_reading()
             return
         try:
-            data = self._socket.recv(_READ, _READ_NOW)
+            data = self._read()
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

@@ -8,7 +8,8 @@ number of sockets that linger at a time is limited, as a peer can cause as many 
 
 An application may have set SO_LINGER on its socket.  Then close(2) would wait, whatever O_NONBLOCK says, until the peer has taken what
 it was sent, which the peer may never do.  So that is undone right before a socket is closed.  (Who keeps a copy of it can set it again;
-but then ours is not the last one, and nothing waits for its end.)
+but then ours is not the last one, and nothing waits for its end.)  The same goes for sockets that came over a UNIX socket of the
+application's: those are taken out and closed by us, as the kernel would wait for them, too.
 """
 
 from __future__ import annotations
@@ -38,6 +39,14 @@ def close_at_once(closing: socket.socket) -> None:
     closing.close()
 
 
+def close_used(closing: socket.socket) -> None:
+    """The same for one that a session has used, and whose other end hears nothing more: with all that is left in it."""
+    if fdpass.may_carry(closing):
+        fdpass.close_connection(closing)
+    else:
+        close_at_once(closing)
+
+
 class _Last:
     """Owns one socket in its last seconds."""
 
@@ -52,7 +61,7 @@ class _Last:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(65536, socket.MSG_DONTWAIT)
+            data = fdpass.only_bytes(self._socket, 65536)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -64,7 +73,7 @@ class _Last:
     def close(self) -> None:
         self._timer.cancel()
         self._loop.remove_reader(self._fd)
-        close_at_once(self._socket)
+        close_used(self._socket)
         _lingering.discard(self)
 
 
@@ -77,7 +86,7 @@ def linger(loop: asyncio.AbstractEventLoop, closing: socket.socket, last: bytes)
         if len(_lingering) < _MAX_LINGERING:
             _Last(loop, closing)
             return
-    close_at_once(closing)
+    close_used(closing)
 
 
 def close_lingering() -> None:

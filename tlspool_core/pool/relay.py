@@ -30,7 +30,7 @@ from tlspool_core.fdpass import Descriptor
 from tlspool_core.pool.linger import linger
 from tlspool_core.pool.relay_carry import NOTHING, Carrying
 from tlspool_core.pool.relay_commons import BATCH, commons_of
-from tlspool_core.pool.relay_ends import SocketEnd, plain_end
+from tlspool_core.pool.relay_ends import plain_end, stream_end
 from tlspool_core.pool.relay_pace import Pace
 from tlspool_core.pool.relay_watch import CIPHER_READ, CIPHER_WRITE, PLAIN_READ, PLAIN_WRITE
 from tlspool_core.tls.connection import TlsConnection
@@ -68,7 +68,7 @@ class Relay(Carrying):
         `on_closed(cause, octets_in, octets_out)` is called exactly once, possibly within `start` or `close`.
         Raises OSError if the plaintext descriptor is of a kind that cannot be relayed; then both are closed.
         """
-        near = SocketEnd(cipher)
+        near = stream_end(cipher)
         try:
             super().__init__(loop, near, plain_end(plain), idle_timeout, session_timeout, name)
         except OSError:

@@ -7,6 +7,7 @@ blocking; they differ in how that is said, in how one half is closed, in whether
 hold:
 
     SocketEnd    stream sockets; a half is closed by shutdown(2)
+    UnixEnd      the same, where descriptors may come along
     MessageEnd   SOCK_SEQPACKET: each write is one message
     PipeEnd      pipes, FIFOs and terminals: what the open mode allows
     FileEnd      regular files: always ready, so the event loop is not asked
@@ -33,8 +34,9 @@ import socket
 import stat
 import struct
 
+from tlspool_core import fdpass
 from tlspool_core.fdpass import Descriptor
-from tlspool_core.pool.linger import close_at_once
+from tlspool_core.pool.linger import close_at_once, close_used
 from tlspool_core.tls.record import MAX_PLAINTEXT
 
 # SO_MEMINFO of socket(7): bytes for receiving, its limit, for sending, its limit, forward, queued, options, backlog; drops
@@ -146,11 +148,20 @@ class SocketEnd(End):
     def close(self) -> None:
         self.fd = -1
         self.can_read = self.can_write = False
-        close_at_once(self._socket)
+        close_used(self._socket)
+
+
+class UnixEnd(SocketEnd):
+    """A connected stream socket that may bring descriptors: they are closed, by us and not by the kernel, which may have to wait for that."""
+
+    __slots__ = ()
+
+    def read(self, into: memoryview) -> int:
+        return fdpass.only_bytes_into(self._socket, into)[0]
 
 
 class MessageEnd(SocketEnd):
-    """A connected SOCK_SEQPACKET socket: each message becomes records of its own, each record a message."""
+    """A connected SOCK_SEQPACKET socket, which may bring descriptors, too: each message becomes records of its own, each record a message."""
 
     __slots__ = ("_most",)
 
@@ -162,7 +173,7 @@ class MessageEnd(SocketEnd):
 
     def read(self, into: memoryview) -> int:
         """As for others; raises OSError with EMSGSIZE if the message was longer than there was room, and so is lost."""
-        count, _, flags, _ = self._socket.recvmsg_into((into,), 0, _READ_NOW)
+        count, flags = fdpass.only_bytes_into(self._socket, into)
         if flags & socket.MSG_TRUNC:
             raise OSError(errno.EMSGSIZE, "message too long")
         return count
@@ -272,4 +283,9 @@ def plain_end(plain: Descriptor | socket.socket) -> End:
         close_at_once(plain)
         raise OSError(errno.ENOTCONN, "a listening socket carries no plaintext")
     enlarge_buffers(plain)
-    return (SocketEnd if kind == socket.SOCK_STREAM else MessageEnd)(plain)
+    return stream_end(plain) if kind == socket.SOCK_STREAM else MessageEnd(plain)
+
+
+def stream_end(connected: socket.socket) -> SocketEnd:
+    """The end for a stream socket of any family."""
+    return (UnixEnd if fdpass.may_carry(connected) else SocketEnd)(connected)

@@ -247,3 +247,52 @@ def test_closing_waits_for_what_nobody_has_read(
     assert isinstance(application.read().message, Ping)
     application.vanish()
     one_too_many.vanish()
+
+
+def pass_on(over: socket.socket, data: bytes, passed: socket.socket) -> None:
+    """Send data, and the last one of a socket along."""
+    socket.send_fds(over, [data], [passed.fileno()])
+    passed.close()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET])
+def test_closing_waits_for_what_comes_with_plaintext(
+    hostile: Any, reluctant: Callable[[], socket.socket], kind: socket.SocketKind
+) -> None:
+    ours, theirs = socket.socketpair(type=kind)
+    with ours, established(hostile, ours, theirs) as session:
+        theirs.close()
+        pass_on(ours, b"with more than bytes", reluctant())
+        serves_others(hostile)
+        assert session.plaintext.recv(100) == b"with more than bytes"
+        serves_others(hostile)
+
+
+def test_closing_waits_for_what_is_in_a_plaintext_that_ends_unread(hostile: Any, reluctant: Callable[[], socket.socket]) -> None:
+    ours, theirs = socket.socketpair()
+    bystander = type(hostile)(hostile.daemon)
+    with established(hostile, ours, theirs) as session:
+        theirs.close()
+        session.plaintext.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        fill(ours)  # the pool reads no more
+        hostile.daemon.signal(signal.SIGSTOP)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)  # more than it took until now
+        pass_on(ours, b"unread", reluctant())
+        ours.close()
+        session.close()
+        hostile.vanish()
+        hostile.daemon.signal(signal.SIGCONT)
+    serves_others(bystander)
+    bystander.vanish()
+
+
+@pytest.mark.parametrize("data", [b"no TLS at all", b"\x16\x03\x01\x02\x00\x01"])
+def test_closing_waits_for_what_comes_with_tls(hostile: Any, reluctant: Callable[[], socket.socket], data: bytes) -> None:
+    ours, theirs = hostile.pair()
+    hostile.send(START, [theirs.fileno()])
+    theirs.close()
+    pass_on(ours, data, reluctant())
+    serves_others(hostile)
+    ours.close()
+    assert hostile.refusal().tlserrno != 0
+    serves_others(hostile)
