@@ -255,9 +255,10 @@ def _accepted(session: Session) -> bool | None:
 
 def name_text(name: object) -> str:
     """An address as text; empty for what has none."""
-    if not isinstance(name, tuple):
-        return ""
-    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    match name:
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ""
 
 
 def address_of(cipher: socket.socket) -> str:

@@ -147,7 +147,7 @@ class Pool:
         self.room.take(maker.process.uid)
         try:
             cipher = self._adopt(descriptor)
-        except WireError:
+        except BaseException:
             self.room.give_back(maker.process.uid)
             raise
         session = Session(self, maker, request, role, address_of(cipher))

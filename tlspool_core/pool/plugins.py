@@ -47,7 +47,8 @@ class PluginSet:
         self._sections: dict[str, Mapping[str, Any]] = {}
         self._backend: ConfigBackend | None = None
         self._started_aaa: list[Aaa] = []
-        self._started_stores: dict[str, Mapping[str, Any]] = {}  # with their sections
+        self._started_stores: list[str] = []
+        self._store_sections: dict[str, Mapping[str, Any]] = {}  # those in force, or that a start failed with
         self.check(config)
 
     def check(self, config: PoolConfig) -> None:
@@ -108,15 +109,15 @@ class PluginSet:
         """
         restart = []
         for name in self.registry.key_stores:
-            section, before = config.keystores.get(name, {}), self._started_stores.get(name, {})
-            if section == before:
+            section = config.keystores.get(name, {})
+            if section == self._store_sections.get(name, {}):
                 continue
             try:
                 taken = name in self._started_stores and self.registry.key_stores[name].configure(section)
             except ValueError as error:
                 raise ConfigurationError(f"[keystore.{name}]: {error}") from error
             if taken:
-                self._started_stores[name] = section
+                self._store_sections[name] = section
             else:
                 restart.append(f"keystore.{name}")
         return restart
@@ -138,6 +139,7 @@ class PluginSet:
 
     async def _start_store(self, name: str, config: PoolConfig) -> None:
         store, section = self.registry.key_stores[name], config.keystores.get(name, {})
+        self._store_sections[name] = section
         try:
             await store.start(section, self._ask_pin)
         except ValueError as error:
@@ -145,7 +147,7 @@ class PluginSet:
         except KeyStoreError as error:
             say(log, logging.ERROR, "key store cannot be used", store=name, reason=error)
             return
-        self._started_stores[name] = section
+        self._started_stores.append(name)
 
     async def _ask_pin(self, request: PinRequest) -> Secret | None:
         """What key stores call; by then there may be a desk to ask."""
@@ -174,7 +176,7 @@ class PluginSet:
     async def stop(self) -> None:
         """Stop what was started."""
         aaa, stores = self._started_aaa, self._started_stores
-        self._started_aaa, self._started_stores = [], {}
+        self._started_aaa, self._started_stores = [], []
         for plugin in aaa:
             await self._have(plugin.name, plugin.stop, "plugin does not stop", 5.0)
         for name in stores:
