@@ -25,9 +25,8 @@ from typing import Self
 
 MAX_DESCRIPTORS = 253  # with one read: as many as the kernel takes with one message (unix(7))
 _INT = array.array("i").itemsize
-_TRUNCATED = int(socket.MSG_CTRUNC)
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * _INT)
-_NO_LINGERING = struct.pack("ii", 0, 0)
+NO_LINGERING = struct.pack("ii", 0, 0)  # struct linger of socket(7)
 _READ = 4096
 _NOW = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _UNIX = int(socket.AF_UNIX)
@@ -92,17 +91,16 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one read brought; empty data is the end of the stream. `truncated`: more descriptors came than this process may have."""
+    """What one read brought; empty data is the end of the stream."""
 
     data: bytes
     descriptors: tuple[Descriptor, ...] = ()
-    truncated: bool = False
 
 
 def receive(sock: socket.socket, size: int) -> Received:
     """Read up to `size` bytes and the descriptors that come along. Raises what `recvmsg` raises, BlockingIOError included."""
-    data, ancillary, flags, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-    return Received(data, _descriptors(ancillary) if ancillary else (), bool(flags & _TRUNCATED))
+    data, ancillary, _, _ = sock.recvmsg(size, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+    return Received(data, _descriptors(ancillary) if ancillary else ())
 
 
 def receive_into(sock: socket.socket, room: memoryview) -> tuple[int, tuple[Descriptor, ...]]:
@@ -181,7 +179,7 @@ def forbid_lingering(fd: int) -> None:
         # taken for a UNIX socket whatever it is: Python has its own idea of options for some of the others
         looked_at = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
         try:
-            looked_at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            looked_at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGERING)
         finally:
             looked_at.detach()
 

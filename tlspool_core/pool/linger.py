@@ -17,12 +17,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
-from typing import Final
 
 from tlspool_core import fdpass
 
-_AT_ONCE: Final = struct.pack("ii", 0, 0)  # SO_LINGER: off
 _SECONDS = 2.0
 _BYTES = 1 << 20
 _MAX_LINGERING = 256
@@ -33,7 +30,7 @@ _lingering: set[_Last] = set()
 def close_at_once(closing: socket.socket) -> None:
     """Close a socket that an application has handed over; the kernel goes on to send what it still has."""
     try:
-        closing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        closing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, fdpass.NO_LINGERING)
     except (OSError, TypeError):  # Python takes nothing but numbers for a socket of AF_VSOCK
         fdpass.forbid_lingering(closing.fileno())
     closing.close()

@@ -8,7 +8,8 @@ Theory of operation
 
 One request for a connection, without a body; h11 reads it, within a few kibibytes and seconds.  It is plain HTTP and asks nobody who
 he is: whoever reaches the socket may read, so the socket is a UNIX one with owner and mode, or an address that the operator names.
-Faults are logged, and a monitor that is slow or talks nonsense costs itself only.
+Faults are logged, and a monitor that is slow or talks nonsense costs no application anything; but who holds all connections that there
+may be at a time keeps other monitors away until their time is over.
 """
 
 from __future__ import annotations
